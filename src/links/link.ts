@@ -25,7 +25,7 @@ export interface Link {
   listen?(exchange: Exchange, lastEventId?: string): Promise<Ending>;
   /** Ends the session on the server (DELETE). Best effort, never rejects; whether the server agreed is not our concern. */
   end(signal: AbortSignal): Promise<void>;
-  /** Lets go of sockets and processes. What is in flight ends as `aborted`. */
+  /** Lets go of the connection. Its owner ends the exchanges first, by their signals. */
   close(): Promise<void>;
   /** Called when the connection is gone for good by itself (a pipe that closed), with the reason. */
   onGone?: ((reason: Error) => void) | undefined;
@@ -64,6 +64,8 @@ export type Ending =
   | { readonly type: 'not-sent'; readonly error: Error }
   /** The server answered with a status that is not 2xx. */
   | { readonly type: 'refused'; readonly failure: HttpFailure }
+  /** Not sent, or sent and answered 401, because authorization could not be had. The error is the caller's to see, unchanged. */
+  | { readonly type: 'denied'; readonly error: Error }
   /** It was sent, and the connection broke, or what came back cannot be read. */
   | { readonly type: 'cut'; readonly error: Error }
   /** We ended it ourselves, by the exchange's signal or by closing the link. */
@@ -76,6 +78,8 @@ export interface Connector {
   connect(): Link;
   /** Another way to reach the same server, when this one refused the handshake in a way that says "wrong transport". */
   fallback?(failure: HttpFailure): Connector | undefined;
+  /** Lets go of what its links share: idle sockets. */
+  close(): void;
   /** OAuth: exchanges the code that the user came back with. */
   finishAuth?(code: string): Promise<void>;
 }

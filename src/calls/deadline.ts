@@ -1,0 +1,73 @@
+import { DeadlineError, type FailedOutcome } from '../errors.ts';
+import { after } from '../timers.ts';
+
+export interface DeadlineOptions {
+  /** The name of the call, for the error. */
+  readonly what: string;
+  /** The time until the deadline, in ms; {@link Deadline.progress} starts it afresh. */
+  readonly call: number;
+  /** The time that nothing extends, in ms. */
+  readonly total: number;
+  /** The caller's own signal. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The time that a call has, with all its attempts and waits. Its signal aborts when that is over or the caller gives up. */
+export class Deadline {
+  readonly #options: DeadlineOptions;
+  readonly #abort = new AbortController();
+  readonly #endsAt: number;
+  #stop: () => void;
+  readonly #release: () => void;
+  #error: unknown;
+  /** What became of the call so far, should it end now. */
+  outcome: FailedOutcome = 'not-sent';
+
+  constructor(options: DeadlineOptions) {
+    this.#options = options;
+    this.#endsAt = performance.now() + options.total;
+    this.#stop = this.#arm();
+    const { signal } = options;
+    const onAbort = (): void => this.#end(signal?.reason);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#release = () => signal?.removeEventListener('abort', onAbort);
+    if (signal?.aborted) onAbort();
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** The call makes progress: it gets its time anew, within the total. */
+  progress(): void {
+    this.#stop();
+    this.#stop = this.#arm();
+  }
+
+  /** Throws why the call is over, if it is: a `DeadlineError`, or the reason of the caller's signal as it is. */
+  throwIfOver(): void {
+    if (this.#abort.signal.aborted) throw this.#error;
+  }
+
+  /** Lets go of the timer and of the caller's signal. */
+  dispose(): void {
+    this.#stop();
+    this.#release();
+  }
+
+  #arm(): () => void {
+    const { call, total } = this.#options;
+    const left = this.#endsAt - performance.now();
+    return after(Math.min(call, left), () => {
+      const [name, limit] = left <= call ? ['timeout.total', total] : ['timeout.call', call];
+      const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run; the server was told that it is cancelled.';
+      this.#end(new DeadlineError(`${this.#options.what} was not answered within ${limit} ms (${name}). ${became}`, { outcome: this.outcome, timeout: limit as number }));
+    });
+  }
+
+  #end(reason: unknown): void {
+    if (this.#abort.signal.aborted) return;
+    this.#error = reason;
+    this.#abort.abort(reason);
+  }
+}

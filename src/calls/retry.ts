@@ -1,0 +1,44 @@
+import pRetry from 'p-retry';
+import { RefusedError, RepriseError } from '../errors.ts';
+import type { RetryOptions } from '../options.ts';
+import { backoffDelay, sleep } from '../timers.ts';
+import type { Deadline } from './deadline.ts';
+import { outcomeOf, VERDICTS } from './verdict.ts';
+
+export interface RetryContext {
+  readonly deadline: Deadline;
+  readonly safe: boolean;
+  readonly retry: Required<RetryOptions> | false;
+  onRetry(info: { attempt: number; delay: number; reason: string }): void;
+}
+
+/** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or the deadline passes. */
+export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, retry, onRetry }: RetryContext): Promise<T> {
+  const once = async (): Promise<T> => {
+    deadline.outcome = 'unknown';
+    return attempt();
+  };
+  try {
+    if (retry === false) return await once();
+    return await pRetry(once, {
+      retries: retry.retries,
+      // The delay is ours (full jitter, Retry-After as a lower bound): p-retry adds none.
+      minTimeout: 0,
+      maxTimeout: 0,
+      signal: deadline.signal,
+      shouldRetry: async ({ error, attemptNumber }) => {
+        const outcome = outcomeOf(error);
+        if (VERDICTS[outcome][safe ? 'safe' : 'unsafe'] === 'fail') return false;
+        if (error instanceof RepriseError && error.outcome) deadline.outcome = error.outcome === 'unknown' ? 'unknown' : 'not-sent';
+        const asked = error instanceof RefusedError ? (error.retryAfter ?? 0) : 0;
+        const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
+        onRetry({ attempt: attemptNumber, delay, reason: error.message });
+        await sleep(delay, deadline.signal);
+        return true;
+      },
+    });
+  } catch (error) {
+    deadline.throwIfOver();
+    throw error;
+  }
+}

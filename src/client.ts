@@ -1,0 +1,171 @@
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import type { RequestOptions } from '@modelcontextprotocol/sdk/shared/protocol.js';
+import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
+import type { ListToolsResult } from '@modelcontextprotocol/sdk/types.js';
+import { Deadline } from './calls/deadline.ts';
+import { retrying } from './calls/retry.ts';
+import { isSafeMethod } from './calls/verdict.ts';
+import { asyncDispose } from './dispose.ts';
+import { checkConnectOptions, type ConnectOptions, DEFAULTS, duration, sessionOptionsOf, type Target } from './options.ts';
+import type { SessionEmitter } from './session/events.ts';
+import { type SessionInfo, SessionTransport } from './session/transport.ts';
+import { VERSION } from './version.ts';
+
+/** Options of one call: the SDK's, and ours. */
+export interface CallOptions extends RequestOptions {
+  /** The call may be repeated: if it is not known what became of it, it is made again. */
+  readonly safe?: boolean;
+}
+
+type Request = Parameters<Client['request']>[0];
+
+/**
+ * The SDK's `Client`, over a session that survives. Every verb works as in the SDK; a call that can be saved is saved, and one that
+ * cannot fails with an error that says what became of it.
+ *
+ * Most programs get one by {@link connect}.
+ */
+export class ResilientClient extends Client {
+  readonly #options: ConnectOptions;
+  readonly #session: SessionTransport;
+  /** What the server says of its tools, where that is believed: which of them may be called again. */
+  #repeatable: ReadonlySet<string> = new Set();
+
+  /** @throws TypeError or RangeError for a target or an option that makes no sense */
+  constructor(target: Target, options: ConnectOptions = {}) {
+    checkConnectOptions(options);
+    super(options.clientInfo ?? { name: 'mcp-reprise', version: VERSION }, {
+      ...options.client,
+      ...(options.capabilities ? { capabilities: options.capabilities } : {}),
+    });
+    this.#options = options;
+    this.#session = new SessionTransport(target, sessionOptionsOf(options));
+    // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.
+    const send = super.request.bind(this) as (request: Request, schema: unknown, options: RequestOptions) => Promise<unknown>;
+    this.request = ((request: Request, schema: unknown, callOptions?: CallOptions) =>
+      this.#call(request, callOptions ?? {}, (attemptOptions) => send(request, schema, attemptOptions))) as Client['request'];
+  }
+
+  /** The session as it stands now. */
+  get session(): SessionInfo {
+    return this.#session.session;
+  }
+
+  /** What happens to the session and its calls. */
+  get events(): SessionEmitter {
+    return this.#session.events;
+  }
+
+  /** Connects to the server, or takes up the stored session, which needs no request. The transport is the client's own. */
+  override async connect(transport?: Transport, options?: RequestOptions): Promise<void> {
+    if (transport !== undefined && transport !== this.#session) {
+      throw new TypeError('a ResilientClient has its own transport; for another one use the SDK\'s Client over a SessionTransport');
+    }
+    const { signal } = this.#options;
+    await super.connect(this.#session, { ...(signal ? { signal } : {}), ...options });
+  }
+
+  /** OAuth: exchanges the code that the user came back with. Then `connect()` again. */
+  async finishAuth(authorizationCode: string): Promise<void> {
+    await this.#session.finishAuth(authorizationCode);
+  }
+
+  /** As in the SDK, with `safe` among the options. */
+  override async callTool(
+    params: Parameters<Client['callTool']>[0],
+    resultSchema?: Parameters<Client['callTool']>[1],
+    options?: CallOptions,
+  ): ReturnType<Client['callTool']> {
+    return super.callTool(params, resultSchema, options);
+  }
+
+  // What the server said when the present session was made: the SDK knows only the first one.
+  override getServerCapabilities(): ReturnType<Client['getServerCapabilities']> {
+    return this.#session.initialized?.capabilities ?? super.getServerCapabilities();
+  }
+
+  override getServerVersion(): ReturnType<Client['getServerVersion']> {
+    return this.#session.initialized?.serverInfo ?? super.getServerVersion();
+  }
+
+  override getInstructions(): ReturnType<Client['getInstructions']> {
+    return this.#session.initialized?.instructions ?? super.getInstructions();
+  }
+
+  /** Leaves. With a store the session stays resumable; without one it is ended on the server (DELETE). */
+  override async close(): Promise<void> {
+    await this.#session.close();
+  }
+
+  /** Ends the session on the server (DELETE), forgets it, and closes. */
+  async end(): Promise<void> {
+    await this.#session.end();
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  async [asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #call(request: Request, options: CallOptions, send: (options: RequestOptions) => Promise<unknown>): Promise<unknown> {
+    const { timeout: limits = {}, retry } = this.#options;
+    if (options.timeout !== undefined) duration(options.timeout, 'timeout', LONGEST_TIMER);
+    if (options.maxTotalTimeout !== undefined) duration(options.maxTotalTimeout, 'maxTotalTimeout', LONGEST_TIMER);
+    const { safe, signal, onprogress, resetTimeoutOnProgress = true, ...rest } = options;
+    const isHandshake = request.method === 'initialize';
+    const usual = isHandshake ? (limits.connect ?? DEFAULTS.timeout.connect) : (limits.call ?? DEFAULTS.timeout.call);
+    const call = options.timeout ?? usual;
+    const total = options.maxTotalTimeout ?? (isHandshake ? call : (limits.total ?? Math.max(call, DEFAULTS.timeout.total)));
+    const deadline = new Deadline({ what: describe(request), call, total, signal });
+    try {
+      deadline.throwIfOver();
+      const attemptOptions: RequestOptions = {
+        ...rest,
+        signal: deadline.signal,
+        // The deadline is ours: the SDK's timer must never be the first.
+        timeout: LONGEST_TIMER,
+        ...(onprogress
+          ? {
+              onprogress: (progress) => {
+                if (resetTimeoutOnProgress) deadline.progress();
+                onprogress(progress);
+              },
+            }
+          : {}),
+      };
+      delete attemptOptions.maxTotalTimeout;
+      const result = await retrying(() => send(attemptOptions), {
+        deadline,
+        safe: safe ?? this.#isSafe(request),
+        retry: retry === false ? false : { ...DEFAULTS.retry, ...retry },
+        onRetry: (info) => this.#session.tell('retry', { method: request.method, ...info }),
+      });
+      if (request.method === 'tools/list' && this.#options.trustAnnotations) this.#believe(result as ListToolsResult);
+      return result;
+    } finally {
+      deadline.dispose();
+    }
+  }
+
+  #isSafe({ method, params }: Request): boolean {
+    if (method !== 'tools/call') return isSafeMethod(method);
+    return this.#repeatable.has(String((params as { name?: unknown } | undefined)?.name));
+  }
+
+  #believe({ tools }: ListToolsResult): void {
+    const known = new Set(this.#repeatable);
+    for (const { name, annotations } of tools) {
+      if (annotations?.readOnlyHint || annotations?.idempotentHint) known.add(name);
+      else known.delete(name);
+    }
+    this.#repeatable = known;
+  }
+}
+
+/** The longest time that a timer can hold, in ms. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+function describe({ method, params }: Request): string {
+  const name = (params as { name?: unknown } | undefined)?.name;
+  return typeof name === 'string' ? `${method} ${JSON.stringify(name.slice(0, 100))}` : method;
+}

@@ -1,0 +1,95 @@
+import type { JSONRPCErrorResponse } from '@modelcontextprotocol/sdk/types.js';
+import { parseMessage } from './messages.ts';
+
+/** What an HTTP answer that is not 2xx says, read once, in one place. */
+export interface HttpFailure {
+  readonly status: number;
+  /**
+   * - `session-lost`: the server does not know the session id that the request carried.
+   * - `unauthorized`: 401, and OAuth did not help.
+   * - `busy`: 429; it did not run and may be sent again after `retryAfter`.
+   * - `refused`: the server understood and said no; it did not run.
+   * - `unknown`: the status proves nothing about whether it ran (5xx, 408).
+   */
+  readonly verdict: 'session-lost' | 'unauthorized' | 'busy' | 'refused' | 'unknown';
+  /** `Retry-After` in milliseconds. */
+  readonly retryAfter: number | undefined;
+  /** A JSON-RPC error in the body. It is an answer if its id is that of a request that was sent. */
+  readonly error: JSONRPCErrorResponse | undefined;
+  /** What the server wrote, shortened, for the error text. Session ids are taken out. */
+  readonly text: string;
+}
+
+export interface FailureInput {
+  readonly status: number;
+  readonly body: string;
+  readonly header: (name: string) => string | undefined;
+  /** The session id that the request carried. Without one no answer means "session gone". */
+  readonly sessionId: string | undefined;
+  readonly now?: number;
+}
+
+export function readHttpFailure({ status, body, header, sessionId, now = Date.now() }: FailureInput): HttpFailure {
+  const message = parseMessage(body);
+  return {
+    status,
+    verdict: verdictOf(status, body, sessionId),
+    retryAfter: parseRetryAfter(header('retry-after'), now),
+    error: message && 'error' in message ? message : undefined,
+    text: describe(body, sessionId),
+  };
+}
+
+function verdictOf(status: number, body: string, sessionId: string | undefined): HttpFailure['verdict'] {
+  if (sessionId !== undefined && saysSessionLost(status, body)) return 'session-lost';
+  if (status === 401) return 'unauthorized';
+  if (status === 429) return 'busy';
+  // A proxy's 408 and every 5xx can come after the server began to work.
+  if (status >= 500 || status === 408) return 'unknown';
+  return 'refused';
+}
+
+/**
+ * The dialects in which real servers say that a session is gone. The spec knows only 404 (2025-11-25, Transports, Session
+ * Management); the other statuses count only when their words are about the session.
+ */
+function saysSessionLost(status: number, body: string): boolean {
+  switch (status) {
+    case 404:
+    case 410:
+      return true;
+    case 400:
+      // "No valid session ID provided" (server-everything), "Server not initialized" (an SDK server after a restart),
+      // "Unknown Mcp-Session-Id header", and −32022: the server moved to 2026-07-28, which has no sessions.
+      return LOST_SESSION.test(body) || NOT_INITIALIZED.test(body) || MOVED_ON.test(body);
+    case 401:
+    case 403:
+    case 503:
+      return LOST_SESSION.test(body);
+    default:
+      return false;
+  }
+}
+
+const LOST_SESSION =
+  /\b(no valid|not valid|invalid|unknown|expired|missing|no such|unrecognized)\b[^".]{0,20}\bsession\b|\bsession\b[^".]{0,40}\b(not found|not valid|invalid|unknown|expired|terminated|closed|gone|does not exist|not exist|required)\b/i;
+const NOT_INITIALIZED = /server not initialized/i;
+const MOVED_ON = /"code"\s*:\s*-32022\b/;
+
+/** `Retry-After` as milliseconds from now: seconds or an HTTP date (RFC 9110 §10.2.3); nonsense is no hint. */
+export function parseRetryAfter(value: string | undefined, now: number): number | undefined {
+  if (value === undefined) return undefined;
+  const text = value.trim();
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  const date = /[a-z]/i.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+const LONGEST_TEXT = 300;
+
+function describe(body: string, sessionId: string | undefined): string {
+  const message = /"message"\s*:\s*"((?:[^"\\]|\\.){1,1000})"/.exec(body)?.[1] ?? body;
+  const safe = sessionId ? message.replaceAll(sessionId, '<session id>') : message;
+  const oneLine = safe.replace(/\s+/g, ' ').trim();
+  return oneLine.length > LONGEST_TEXT ? `${oneLine.slice(0, LONGEST_TEXT)}…` : oneLine;
+}

@@ -1,0 +1,256 @@
+import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+import { createParser } from 'eventsource-parser';
+import { type HttpFailure, readHttpFailure } from './http-failure.ts';
+import type { Ending, Exchange, Link, LinkSession } from './link.ts';
+import { parseMessage, parseMessages } from './messages.ts';
+import { asksForMoreScope, type Authorizer } from './oauth.ts';
+import { type HttpReply, NotSentError, type Requester } from './requester.ts';
+
+/** Headers to add to every request: an object, or a function that is asked before each one. */
+export type HeadersSource = Readonly<Record<string, string>> | (() => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>);
+
+/** What all links of one server share. */
+export interface HttpEndpoint {
+  readonly url: URL;
+  readonly requester: Requester;
+  readonly headers?: HeadersSource | undefined;
+  readonly authorizer?: Authorizer | undefined;
+  /** The most characters that one answer or one event may have. */
+  readonly responseLimit: number;
+}
+
+const MOST_REDIRECTS = 5;
+/** Of a refusal we read only as much as explains it. */
+const REFUSAL_LIMIT = 64 * 1024;
+
+/** Streamable HTTP (2025-03-26 and later): each message is a POST, answered by JSON or by a stream of events. */
+export class HttpLink implements Link {
+  readonly kind = 'http';
+  onNoise?: ((error: Error) => void) | undefined;
+  readonly #endpoint: HttpEndpoint;
+  #session: LinkSession | undefined;
+
+  constructor(endpoint: HttpEndpoint) {
+    this.#endpoint = endpoint;
+  }
+
+  adopt(session: LinkSession): void {
+    this.#session = session;
+  }
+
+  async open(): Promise<void> {}
+
+  send(message: JSONRPCMessage | readonly JSONRPCMessage[], exchange: Exchange): Promise<Ending> {
+    return this.#exchange(
+      {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
+        body: JSON.stringify(message),
+      },
+      exchange,
+      (Array.isArray(message) ? message : [message]).some((each: JSONRPCMessage) => 'method' in each && 'id' in each),
+    );
+  }
+
+  listen(exchange: Exchange, lastEventId?: string): Promise<Ending> {
+    const headers = { accept: 'text/event-stream', ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }) };
+    return this.#exchange({ method: 'GET', headers }, exchange, true);
+  }
+
+  async end(signal: AbortSignal): Promise<void> {
+    if (this.#session?.id === undefined) return;
+    try {
+      (await this.#request({ method: 'DELETE', headers: {} }, signal)).reply.cancel();
+    } catch (error) {
+      this.onNoise?.(asError(error));
+    }
+  }
+
+  /** Nothing is held: each exchange has its own connection, and idle ones belong to the requester. */
+  async close(): Promise<void> {}
+
+  async #exchange(head: RequestHead, exchange: Exchange, expectsBody: boolean): Promise<Ending> {
+    if (exchange.signal.aborted) return { type: 'aborted' };
+    try {
+      return await this.#converse(head, exchange, expectsBody);
+    } catch (error) {
+      if (error instanceof Denied) return { type: 'denied', error: error.reason };
+      if (exchange.signal.aborted) return { type: 'aborted' };
+      return error instanceof NotSentError ? { type: 'not-sent', error } : { type: 'cut', error: asError(error) };
+    }
+  }
+
+  async #converse(head: RequestHead, exchange: Exchange, expectsBody: boolean): Promise<Ending> {
+    const { reply, refusal } = await this.#request(head, exchange.signal);
+    if (refusal) return { type: 'refused', failure: refusal };
+    exchange.onAccepted?.({ sessionId: reply.header('mcp-session-id') });
+    // To a notification any 2xx means yes, whatever body some servers put under it.
+    if (reply.status === 202 || reply.status === 204 || !expectsBody) {
+      await readText(reply, REFUSAL_LIMIT).catch(() => {});
+      return { type: 'accepted' };
+    }
+    const type = reply.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
+    const hear = (message: JSONRPCMessage): void => {
+      if (!exchange.signal.aborted) exchange.hear(message);
+    };
+    if (type === 'text/event-stream') {
+      await this.#readEvents(reply, exchange, hear);
+      return { type: 'ended' };
+    }
+    if (type === 'application/json' && head.method === 'POST') {
+      for (const message of parseMessages(await readText(reply, this.#endpoint.responseLimit))) hear(message);
+      return { type: 'ended' };
+    }
+    reply.cancel();
+    const got = type ? `content type "${type}"` : 'no content type';
+    return { type: 'cut', error: new Error(`the server answered ${reply.status} with ${got}, which is neither JSON nor an event stream`) };
+  }
+
+  async #readEvents(reply: HttpReply, exchange: Exchange, hear: (message: JSONRPCMessage) => void): Promise<void> {
+    const limit = this.#endpoint.responseLimit;
+    let sinceEvent = 0;
+    const parser = createParser({
+      onEvent: ({ id, event, data }) => {
+        sinceEvent = 0;
+        const message = data && (event === undefined || event === '' || event === 'message') ? parseMessage(data) : undefined;
+        if (message) hear(message);
+        else if (data) this.onNoise?.(new Error(`an event of the server is not a JSON-RPC message (event "${event ?? 'message'}")`));
+        // After the message: a cursor must never be ahead of what was handed over.
+        if (id) exchange.onEventId?.(id);
+      },
+      onRetry: (delay) => exchange.onRetryHint?.(delay),
+      onComment: () => (sinceEvent = 0),
+    });
+    await reply.read((text) => {
+      sinceEvent += text.length;
+      parser.feed(text);
+      if (sinceEvent > limit) throw new Error(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
+    });
+  }
+
+  /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. */
+  async #request(head: RequestHead, signal: AbortSignal): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
+    const { authorizer, headers: source } = this.#endpoint;
+    const sessionId = this.#session?.id;
+    let renewed = false;
+    let steppedUp = false;
+    for (;;) {
+      const extra = await orDenied(() => readHeaders(source));
+      const token = await orDenied(async () => authorizer?.token());
+      const reply = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, token) }, signal);
+      if (reply.status >= 200 && reply.status < 300) return { reply };
+
+      const body = redirectText(reply, this.#endpoint.url) ?? (await readRefusal(reply));
+      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId });
+      const challenged = reply.status === 401 && (refusal.verdict !== 'session-lost' || reply.header('www-authenticate') !== undefined);
+      if (challenged && !renewed) {
+        renewed = true;
+        if (authorizer) {
+          await orDenied(() => authorizer.answer(reply, token));
+          continue;
+        }
+        // Headers that are asked for may have been renewed in the meantime: one more look, one more try.
+        if (typeof source === 'function' && !sameHeaders(await orDenied(() => readHeaders(source)), extra)) continue;
+      }
+      if (authorizer && asksForMoreScope(reply) && !steppedUp) {
+        steppedUp = true;
+        await orDenied(() => authorizer.answer(reply, token));
+        continue;
+      }
+      return { reply, refusal };
+    }
+  }
+
+  #compose(own: Record<string, string>, extra: Readonly<Record<string, string>>, token: string | undefined): Record<string, string> {
+    const headers: Record<string, string> = {};
+    if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
+    for (const [name, value] of Object.entries(extra)) headers[name.toLowerCase()] = value;
+    Object.assign(headers, own);
+    if (this.#session?.id !== undefined) headers['mcp-session-id'] = this.#session.id;
+    if (this.#session) headers['mcp-protocol-version'] = this.#session.protocolVersion;
+    return headers;
+  }
+
+  /** Redirects that keep the method and stay within the origin are followed; our headers go nowhere else. */
+  async #follow(head: RequestHead, signal: AbortSignal): Promise<HttpReply> {
+    let { url } = this.#endpoint;
+    for (let followed = 0; ; followed++) {
+      const reply = await this.#endpoint.requester.request({ ...head, url, signal });
+      const target = redirectTarget(reply, url);
+      const keepsMethod = reply.status === 307 || reply.status === 308 || head.method === 'GET';
+      if (!target || !keepsMethod || followed === MOST_REDIRECTS || !staysWithin(url, target)) return reply;
+      reply.cancel();
+      url = target;
+    }
+  }
+}
+
+interface RequestHead {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  readonly headers: Record<string, string>;
+  readonly body?: string;
+}
+
+/** Carries what the user's own functions or the authorization threw, so that the caller sees it as it is. */
+class Denied extends Error {
+  readonly reason: Error;
+
+  constructor(reason: Error) {
+    super(reason.message);
+    this.reason = reason;
+  }
+}
+
+async function orDenied<T>(ask: () => T | Promise<T>): Promise<T> {
+  try {
+    return await ask();
+  } catch (error) {
+    throw new Denied(asError(error));
+  }
+}
+
+export async function readHeaders(source: HeadersSource | undefined): Promise<Readonly<Record<string, string>>> {
+  return typeof source === 'function' ? await source() : (source ?? {});
+}
+
+function sameHeaders(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
+}
+
+async function readText(reply: HttpReply, limit: number): Promise<string> {
+  const parts: string[] = [];
+  let length = 0;
+  await reply.read((text) => {
+    length += text.length;
+    if (length > limit) throw new Error(`the server's answer is longer than the limit of ${limit} characters (limits.responseBytes)`);
+    parts.push(text);
+  });
+  return parts.join('');
+}
+
+/** The status says the most; a refusal whose text cannot be read is still a refusal. */
+async function readRefusal(reply: HttpReply): Promise<string> {
+  return readText(reply, REFUSAL_LIMIT).catch(() => '');
+}
+
+function redirectTarget(reply: HttpReply, from: URL): URL | undefined {
+  const location = [301, 302, 303, 307, 308].includes(reply.status) ? reply.header('location') : undefined;
+  return location !== undefined && URL.canParse(location, from) ? new URL(location, from) : undefined;
+}
+
+/** The same origin, or its https form on the default ports, and no credentials slipped in. */
+function staysWithin(from: URL, to: URL): boolean {
+  if (to.username !== from.username || to.password !== from.password || from.hostname !== to.hostname) return false;
+  return from.origin === to.origin || (from.protocol === 'http:' && from.port === '' && to.protocol === 'https:' && to.port === '');
+}
+
+function redirectText(reply: HttpReply, from: URL): string | undefined {
+  if (reply.status < 300 || reply.status > 399) return undefined;
+  const target = redirectTarget(reply, from);
+  return target ? `redirect to ${target.origin}${target.pathname} not followed: it leaves the server's origin or changes the method` : 'redirect not followed: this runtime does not show where it leads';
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}

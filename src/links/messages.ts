@@ -1,0 +1,68 @@
+import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+
+/** How deep a message may nest. Far more than a tool needs, far less than what overflows a recursive reader. */
+const DEEPEST = 512;
+
+/** The JSON-RPC message in a text, or `undefined` where there is none. */
+export function parseMessage(text: string): JSONRPCMessage | undefined {
+  if (nestsTooDeep(text)) return undefined;
+  try {
+    return asMessage(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The JSON-RPC messages in a body: one, or the array of a 2025-03-26 batch. Throws a `SyntaxError` that says what is wrong. */
+export function parseMessages(text: string): JSONRPCMessage[] {
+  if (nestsTooDeep(text)) throw new SyntaxError(`the JSON nests more than ${DEEPEST} levels deep`);
+  const value: unknown = JSON.parse(text);
+  return (Array.isArray(value) ? value : [value]).map((item) => {
+    const message = asMessage(item);
+    if (!message) throw new SyntaxError('the body is not a JSON-RPC message');
+    return message;
+  });
+}
+
+/**
+ * Only the shape that routing needs. What is in a result is for the SDK's schemas to judge, so that nothing is checked twice.
+ */
+export function asMessage(value: unknown): JSONRPCMessage | undefined {
+  if (!isObject(value) || value['jsonrpc'] !== '2.0') return undefined;
+  const { id, method, result, error } = value;
+  if (method !== undefined) {
+    const valid = typeof method === 'string' && (id === undefined || isId(id)) && (value['params'] === undefined || isObject(value['params']));
+    return valid ? (value as unknown as JSONRPCMessage) : undefined;
+  }
+  if (isObject(result) && error === undefined) return isId(id) ? (value as unknown as JSONRPCMessage) : undefined;
+  // An error may lack an id, or have null, where the server could not tell which request it was.
+  if (isObject(error) && result === undefined && Number.isInteger(error['code']) && typeof error['message'] === 'string') {
+    return value as unknown as JSONRPCMessage;
+  }
+  return undefined;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isId(value: unknown): value is string | number {
+  return typeof value === 'string' || typeof value === 'number';
+}
+
+function nestsTooDeep(text: string): boolean {
+  if (text.length < DEEPEST) return false;
+  let depth = 0;
+  let inString = false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (inString) {
+      if (code === 92 /* \ */) i++;
+      else if (code === 34 /* " */) inString = false;
+    } else if (code === 34) inString = true;
+    else if (code === 123 /* { */ || code === 91 /* [ */) {
+      if (++depth > DEEPEST) return true;
+    } else if (code === 125 /* } */ || code === 93 /* ] */) depth--;
+  }
+  return false;
+}

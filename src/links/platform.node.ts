@@ -1,0 +1,40 @@
+import { LazyTransport } from './lazy-transport.ts';
+import type { Connector } from './link.ts';
+import { nodeRequester } from './requester.node.ts';
+import type { Requester } from './requester.ts';
+import { SdkLink } from './sdk-link.ts';
+import type { CommandTarget } from './target.ts';
+
+/** How much of a process's stderr is kept for the error that tells of its end. */
+const LAST_WORDS = 2000;
+
+export function platformRequester(): Requester {
+  return nodeRequester();
+}
+
+/** Makes links to a server that is started as a child process and spoken to over its standard input and output. */
+export function commandConnector({ command, args, env, cwd }: CommandTarget): Connector {
+  return {
+    address: undefined,
+    connect: () => {
+      let words = '';
+      const load = async () => {
+        const { StdioClientTransport } = await import('@modelcontextprotocol/sdk/client/stdio.js');
+        const transport = new StdioClientTransport({
+          command,
+          stderr: 'pipe',
+          ...(args ? { args: [...args] } : {}),
+          ...(env ? { env: { ...env } } : {}),
+          ...(cwd === undefined ? {} : { cwd }),
+        });
+        transport.stderr?.on('data', (chunk: Buffer) => {
+          process.stderr.write(chunk);
+          words = (words + chunk.toString('utf8')).slice(-LAST_WORDS);
+        });
+        return transport;
+      };
+      return new SdkLink(new LazyTransport(load), { lastWords: () => words.trim() || undefined });
+    },
+    close() {},
+  };
+}

@@ -1,0 +1,12 @@
+import type { Connector } from './link.ts';
+import { fetchRequester } from './requester.fetch.ts';
+import type { Requester } from './requester.ts';
+import type { CommandTarget } from './target.ts';
+
+export function platformRequester(): Requester {
+  return fetchRequester();
+}
+
+export function commandConnector({ command }: CommandTarget): Connector {
+  throw new TypeError(`a command ("${command}") can be started on Node only; here the target must be a URL or a function that makes a transport`);
+}

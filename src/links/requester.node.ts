@@ -1,0 +1,100 @@
+import * as http from 'node:http';
+import * as https from 'node:https';
+import { type HttpReply, type HttpRequest, NotSentError, type Requester } from './requester.ts';
+
+/**
+ * An idle socket is given up before the 5 s after which a Node server closes it: a request on a socket that the server is just
+ * closing fails in a way that proves nothing.
+ */
+const IDLE_SOCKET = 4000;
+
+/** A requester over node:http and node:https, with connections kept alive and no time limit of its own. */
+export function nodeRequester(): Requester {
+  const options: http.AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET, scheduling: 'lifo' };
+  let agents: { http: http.Agent; https: https.Agent } | undefined;
+  return {
+    request: (request) => {
+      agents ??= { http: new http.Agent(options), https: new https.Agent(options) };
+      return send(request, agents);
+    },
+    close() {
+      agents?.http.destroy();
+      agents?.https.destroy();
+      agents = undefined;
+    },
+  };
+}
+
+function send({ method, url, headers, body, signal }: HttpRequest, agents: { http: http.Agent; https: https.Agent }): Promise<HttpReply> {
+  return new Promise((resolve, reject) => {
+    // The listener is ours and goes when the exchange is over: Node's own `signal` option would stay on a long-lived signal.
+    if (signal.aborted) {
+      reject(new NotSentError('aborted before it was sent', { cause: signal.reason }));
+      return;
+    }
+    const secure = url.protocol === 'https:';
+    const outgoing: http.RequestOptions = { method, headers: withLength(headers, body), agent: secure ? agents.https : agents.http };
+    const request = secure ? https.request(url, outgoing) : http.request(url, outgoing);
+    let connected = false;
+    request.once('socket', (socket) => {
+      // A socket from the pool may carry the request at once: from then on nobody knows.
+      if (request.reusedSocket || !(socket.connecting || secure)) connected = true;
+      else socket.once(secure ? 'secureConnect' : 'connect', () => (connected = true));
+    });
+    const abort = (): void => void request.destroy(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
+    const release = (): void => signal.removeEventListener('abort', abort);
+    signal.addEventListener('abort', abort, { once: true });
+    request.once('close', release);
+    // Stays on for good: an error after the answer has begun is told by the body.
+    request.on('error', (error) => reject(connected ? error : new NotSentError(describe(error), { cause: error })));
+    request.once('response', (response) => resolve(replyOf(response)));
+    request.end(body);
+  });
+}
+
+function withLength(headers: Record<string, string>, body: string | undefined): Record<string, string> {
+  return body === undefined ? headers : { ...headers, 'content-length': String(Buffer.byteLength(body)) };
+}
+
+function replyOf(response: http.IncomingMessage): HttpReply {
+  // Without a listener an error in an unread body would end the process.
+  response.on('error', () => {});
+  const encoding = response.headers['content-encoding'];
+  return {
+    status: response.statusCode ?? 0,
+    header: (name) => {
+      const value = response.headers[name];
+      return Array.isArray(value) ? value.join(', ') : value;
+    },
+    read: (onText) =>
+      new Promise((resolve, reject) => {
+        // None was asked for (no Accept-Encoding), and an unasked one may be a bomb.
+        if (encoding !== undefined && encoding !== 'identity') {
+          reject(new Error(`the server sent a body in the encoding "${encoding}", which was not asked for`));
+          response.destroy();
+          return;
+        }
+        response.setEncoding('utf8');
+        response.on('data', (text: string) => {
+          try {
+            onText(text);
+          } catch (error) {
+            reject(error);
+            response.destroy();
+          }
+        });
+        response.once('end', () => resolve());
+        response.once('error', reject);
+        response.once('close', () => {
+          if (!response.complete) reject(new Error('the connection closed before the answer was complete'));
+        });
+      }),
+    cancel: () => void response.destroy(),
+  };
+}
+
+function describe(error: Error): string {
+  const { code, errors } = error as Error & { code?: string; errors?: Error[] };
+  const first = errors?.[0]?.message;
+  return error.message || first || code || 'no connection';
+}

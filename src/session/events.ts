@@ -1,0 +1,40 @@
+import { EventEmitter } from 'eventemitter3';
+import type { StateName } from './state.ts';
+
+/** What a client tells about itself. No payload carries a session id, a header or an argument. */
+export interface SessionEvents {
+  /** The session's state changed. */
+  state: (change: { readonly from: StateName; readonly to: StateName }) => void;
+  /** A stored session proved to be alive: the server accepted the first request on it. */
+  resumed: (info: { readonly age: number }) => void;
+  /**
+   * The session was lost and a new one is in its place. What the server kept for the old one is gone, except for subscriptions and
+   * the log level, which were restored. `adopted`: another process had already made the new one.
+   */
+  reset: (info: { readonly reason: string; readonly adopted: boolean }) => void;
+  /** The server-to-client stream is down: calls go on, notifications may not come. `retrying`: it will be opened again. */
+  degraded: (info: { readonly reason: string; readonly retrying: boolean }) => void;
+  /** Messages of the server may have been missed: the stream was opened again, and not from where it broke off. */
+  cursorLost: (info: { readonly reason: string }) => void;
+  /** Something that needs a person's eye and stops nothing. */
+  warning: (error: Error) => void;
+  /** A call will be sent again. `delay` in ms. */
+  retry: (info: { readonly method: string; readonly attempt: number; readonly delay: number; readonly reason: string }) => void;
+}
+
+export type SessionEmitter = EventEmitter<SessionEvents>;
+/** Tells an event. Safe from what listeners do. */
+export type Tell = <E extends keyof SessionEvents>(event: E, ...args: Parameters<SessionEvents[E]>) => void;
+
+/** An emitter for the user, and the only way in which we emit on it: a listener that throws is reported, and breaks nothing. */
+export function createEvents(onListenerError: (error: Error) => void): { events: SessionEmitter; tell: Tell } {
+  const events: SessionEmitter = new EventEmitter<SessionEvents>();
+  const tell: Tell = (event, ...args) => {
+    try {
+      (events as unknown as EventEmitter).emit(event, ...args);
+    } catch (error) {
+      onListenerError(error instanceof Error ? error : new Error(String(error)));
+    }
+  };
+  return { events, tell };
+}

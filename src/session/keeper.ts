@@ -1,0 +1,224 @@
+import { ConflictError, StoreError } from '../errors.ts';
+import type { Store } from '../storage/store.ts';
+import { after } from '../timers.ts';
+import type { Tell } from './events.ts';
+import { canonical, parseRecord, type SessionRecord, serializeRecord } from './record.ts';
+
+/** What a stored session must match to be taken up. */
+export interface SessionScope {
+  readonly url: string;
+  readonly principal: string | undefined;
+}
+
+export interface KeeperOptions {
+  readonly store: Store;
+  readonly key: string;
+  readonly scope: SessionScope;
+  /** How long an unused session is kept, in ms. */
+  readonly ttl: number;
+  readonly tell: Tell;
+}
+
+/** A store that does not answer within this time counts as failed, in ms. */
+const STORE_TIMEOUT = 3000;
+/** A moved cursor is written at most this often, in ms. */
+const CURSOR_INTERVAL = 1000;
+/** A use alone is written at most this often, in ms, and at least ten times within the TTL. */
+const TOUCH_INTERVAL = 60_000;
+const MOST_CONFLICTS = 20;
+
+/**
+ * Keeps one session's record in the store. Writes are compare-and-set and go one after another; none of them is waited for by a
+ * call. The first failure of the store ends its use: one `warning`, and the client goes on with what it has in memory.
+ */
+export class SessionKeeper {
+  readonly #options: KeeperOptions;
+  #record: SessionRecord | undefined;
+  #pending: Partial<SessionRecord> = {};
+  /** The revision that the last {@link load} saw: what is there under another one was written by somebody since. */
+  #seen: string | undefined;
+  #writtenAt = 0;
+  #queue: Promise<void> = Promise.resolve();
+  #failed = false;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+  }
+
+  /** The record as this process knows it. */
+  get record(): SessionRecord | undefined {
+    return this.#record && { ...this.#record, ...this.#pending };
+  }
+
+  get persistent(): boolean {
+    return !this.#failed;
+  }
+
+  /**
+   * The stored session, if there is one that this client may take up.
+   *
+   * @param not - the id of a session that is known to be lost
+   */
+  async load(capabilities: SessionRecord['capabilities'], not?: string): Promise<SessionRecord | undefined> {
+    const stored = await this.#guard((store) => store.get(this.#options.key));
+    this.#seen = stored?.revision;
+    if (!stored) return undefined;
+    let record: SessionRecord;
+    try {
+      record = parseRecord(stored.value);
+    } catch (error) {
+      this.#warn(`the stored session cannot be read: ${(error as Error).message}; a new one is started`);
+      return undefined;
+    }
+    if (!this.#isOurs(record)) {
+      this.#warn('the stored session belongs to another server or principal; a new one is started');
+      return undefined;
+    }
+    if (record.id === not || isExpired(record, Date.now())) return undefined;
+    if (canonical(record.capabilities) !== canonical(capabilities)) {
+      this.#warn('the stored session was made by a client with other capabilities; a new one is started (give it a `session` name of its own to keep both)');
+      return undefined;
+    }
+    this.#adopt(record);
+    return record;
+  }
+
+  /**
+   * Writes a new session in place of what {@link load} saw. Returns the record that holds now: this one, or the one of another
+   * process that was quicker.
+   */
+  async claim(record: SessionRecord): Promise<SessionRecord> {
+    const { key, ttl } = this.#options;
+    const fresh = { ...record, expiresAt: expiry(record.lastUsedAt, ttl) };
+    const winner = await this.#guard(async (store) => {
+      for (let i = 0; i < MOST_CONFLICTS; i++) {
+        const there = await store.get(key);
+        const other = there && there.revision !== this.#seen ? readable(there.value) : undefined;
+        if (other && this.#isOurs(other) && !isExpired(other, Date.now()) && canonical(other.capabilities) === canonical(fresh.capabilities)) return other;
+        if ((await ignoringConflict(store.set(key, serializeRecord(fresh), there ? there.revision : null))) !== undefined) return fresh;
+      }
+      throw new StoreError('the record changes faster than it can be written');
+    });
+    this.#adopt(winner ?? fresh);
+    return winner ?? fresh;
+  }
+
+  /** Remembers a change; written at once when it must not be lost, otherwise when the last write is long enough ago. */
+  update(change: Partial<SessionRecord>, now = Date.now()): void {
+    if (!this.#record) return;
+    Object.assign(this.#pending, change);
+    const { cursor, lastUsedAt, ...urgent } = change;
+    const interval = cursor !== undefined ? CURSOR_INTERVAL : Math.min(TOUCH_INTERVAL, this.#options.ttl / 10);
+    if (Object.keys(urgent).length === 0 && now - this.#writtenAt < interval) return;
+    void this.flush();
+  }
+
+  /** Writes what is not yet written. Never rejects. */
+  flush(): Promise<void> {
+    this.#queue = this.#queue.then(() => this.#write());
+    return this.#queue;
+  }
+
+  /** Forgets the session, in memory and in the store, if the store still holds this one. */
+  async forget(id: string): Promise<void> {
+    if (this.#record?.id === id) this.#record = undefined;
+    this.#pending = {};
+    await this.#queue;
+    await this.#guard(async (store) => {
+      const there = await store.get(this.#options.key);
+      if (there && readable(there.value)?.id === id) await ignoringConflict(store.delete(this.#options.key, there.revision));
+    });
+  }
+
+  async #write(): Promise<void> {
+    const record = this.#record;
+    if (!record || Object.keys(this.#pending).length === 0) return;
+    const { key, ttl } = this.#options;
+    const change = this.#pending;
+    this.#pending = {};
+    this.#record = { ...record, ...change };
+    this.#writtenAt = Date.now();
+    await this.#guard(async (store) => {
+      for (let i = 0; i < MOST_CONFLICTS; i++) {
+        const there = await store.get(key);
+        const current = there && readable(there.value);
+        // Deleted, or replaced by another session: ours has no claim on the place.
+        if (!there || current?.id !== record.id) return;
+        const lastUsedAt = Math.max(current.lastUsedAt, change.lastUsedAt ?? 0);
+        const next: SessionRecord = { ...current, ...change, lastUsedAt, expiresAt: expiry(lastUsedAt, ttl) };
+        if ((await ignoringConflict(store.set(key, serializeRecord(next), there.revision))) !== undefined) return;
+      }
+    });
+  }
+
+  /** A session id goes only to the server and for the principal that it was minted for (G7), whatever the key says. */
+  #isOurs({ url, principal }: SessionRecord): boolean {
+    return url === this.#options.scope.url && principal === this.#options.scope.principal;
+  }
+
+  #adopt(record: SessionRecord): void {
+    this.#record = record;
+    this.#pending = {};
+    this.#writtenAt = record.lastUsedAt;
+  }
+
+  /** Runs something on the store, bounded in time. A failure is told once and ends the use of the store; it rejects nothing. */
+  async #guard<T>(task: (store: Store) => Promise<T>): Promise<T | undefined> {
+    if (this.#failed) return undefined;
+    let stop = (): void => {};
+    try {
+      const timeout = new Promise<never>((_, reject) => {
+        stop = after(STORE_TIMEOUT, () => reject(new StoreError(`the store did not answer within ${STORE_TIMEOUT} ms`)));
+      });
+      return await Promise.race([task(this.#options.store), timeout]);
+    } catch (error) {
+      if (!this.#failed) {
+        this.#failed = true;
+        this.#warn(`the store failed, so the session is kept in memory only: ${error instanceof Error ? error.message : String(error)}`, error);
+      }
+      return undefined;
+    } finally {
+      stop();
+    }
+  }
+
+  #warn(message: string, cause?: unknown): void {
+    this.#options.tell('warning', new StoreError(message, cause === undefined ? {} : { cause }));
+  }
+}
+
+function isExpired(record: SessionRecord, now: number): boolean {
+  return record.expiresAt !== null && record.expiresAt <= now;
+}
+
+function expiry(lastUsedAt: number, ttl: number): number | null {
+  return ttl === Number.POSITIVE_INFINITY ? null : lastUsedAt + ttl;
+}
+
+function readable(text: string): SessionRecord | undefined {
+  try {
+    return parseRecord(text);
+  } catch {
+    return undefined;
+  }
+}
+
+async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined> {
+  try {
+    return await operation;
+  } catch (error) {
+    if (error instanceof ConflictError) return undefined;
+    throw error;
+  }
+}
+
+/** The store key of a session: server, principal and name, each escaped so that no two can meet. */
+export async function sessionKey(address: { url: string; query: string }, principal: string | undefined, name: string): Promise<string> {
+  const query = address.query === '' ? '' : `?${await digest(address.query)}`;
+  return ['session', address.url + query, principal ?? '', name].map(encodeURIComponent).join('/');
+}
+
+async function digest(text: string): Promise<string> {
+  const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
+  return Array.from(new Uint8Array(hash, 0, 12), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

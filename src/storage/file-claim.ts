@@ -1,0 +1,210 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { StoreError } from '../errors.ts';
+
+/**
+ * Atomic changes of single files among the processes of one machine, without a lock that could be held too long.
+ *
+ * To change `<name>`, a writer makes a directory of its own, `<random>.tmp`, with one entry in it, `<token>`: the new content,
+ * written and flushed. Renaming that directory to `<name>.claim` is how it claims the file, because a rename never replaces a
+ * directory that has something in it. Now it looks at the current content, and then commits with ONE rename out of (or, to
+ * remove the file, into) `<name>.claim/<token>`.
+ *
+ * Why no update is lost: from the claim to the commit the entry `<token>` is there, so no other claim succeeds and nobody else
+ * changes the file; the commit succeeds only if the entry is still there. A claim that stays (its owner was killed or paused) is
+ * broken by removing its entry, under its own random name, so that nobody's but the broken claim can be hit. From then on the owner's commit
+ * fails, whenever it wakes up. Clocks and patience only decide how soon a dead owner is given up, never who is right.
+ */
+
+/** How long one and the same claim may stand before another process breaks it, in ms. It usually stands for 0.2 ms. */
+const PATIENCE = 1_000;
+/** How long a writer tries, in ms. */
+const GIVE_UP = 3_000;
+/** The age from which a temporary directory or a claim is an orphan, in ms. */
+const ORPHAN_AGE = 5 * 60_000;
+
+const TEMPORARY = '.tmp';
+const CLAIM = '.claim';
+
+/**
+ * Replaces the content of a file (0600), flushed to the disk. The directory is created when missing, with mode 0700.
+ *
+ * @param steps - `ready` is awaited before the file is claimed, beside the writing of the new content. `check` runs while nobody
+ *   else can change the file. What either rejects with ends the change, and nothing is replaced.
+ * @throws {@link StoreError} when others kept the file for 3 s; otherwise the file system's own errors.
+ */
+export async function replaceFile(
+  directory: string,
+  name: string,
+  content: Buffer,
+  { ready, check }: { ready?: Promise<unknown>; check?: (() => Promise<void>) | undefined } = {},
+): Promise<void> {
+  // It is awaited only after the writing, which may fail first.
+  ready?.catch(() => undefined);
+  await change(directory, name, {
+    prepare: async (entry) => {
+      await writeFlushed(entry, content);
+      await ready;
+    },
+    commit: async (entry) => {
+      await check?.();
+      return renamed(entry, join(directory, name));
+    },
+  });
+}
+
+/**
+ * Removes a file, or moves it to the name `aside` in the same directory.
+ *
+ * @param check - Runs while nobody else can change the file. `false`, or what it rejects with, ends the change: nothing is removed.
+ * @returns What `check` resolved to.
+ * @throws {@link StoreError} when others kept the file for 3 s; otherwise the file system's own errors.
+ */
+export async function removeFile(directory: string, name: string, check: () => Promise<boolean>, aside?: string): Promise<boolean> {
+  let there = false;
+  await change(directory, name, {
+    prepare: (entry) => mkdir(entry, { mode: 0o700 }),
+    commit: async (entry) => {
+      there = await check();
+      // Into the entry, because a plain unlink would not notice that the claim was broken.
+      if (!there) return true;
+      if (!(await renamed(join(directory, name), join(entry, 'old')))) return false;
+      // Gone already if the claim is broken right now; then only the evidence is lost.
+      if (aside !== undefined) await renamed(join(entry, 'old'), join(directory, aside));
+      return true;
+    },
+  });
+  return there;
+}
+
+/** Removes what dead writers left behind, once it is older than five minutes. Best effort: never rejects. */
+export async function sweepOrphans(directory: string): Promise<void> {
+  const names = await readdir(directory).catch(() => []);
+  for (const name of names) {
+    if (!name.endsWith(TEMPORARY) && !name.endsWith(CLAIM)) continue;
+    const path = join(directory, name);
+    const since = await stat(path).catch(() => undefined);
+    if (since === undefined || !(Date.now() - since.mtimeMs > ORPHAN_AGE)) continue;
+    // Should its owner only have been paused, then it finds its claim broken and tries again.
+    await rm(path, { recursive: true, force: true }).catch(() => undefined);
+  }
+}
+
+interface Change {
+  prepare(entry: string): Promise<void>;
+  /** Resolves to whether the claim still held; the entry may be left behind. */
+  commit(entry: string): Promise<boolean>;
+}
+
+async function change(directory: string, name: string, { prepare, commit }: Change): Promise<void> {
+  const claim = join(directory, name + CLAIM);
+  const end = performance.now() + GIVE_UP;
+  do {
+    const token = randomUUID();
+    const temporary = join(directory, token + TEMPORARY);
+    let home = temporary;
+    let done = false;
+    try {
+      await makeTemporary(directory, temporary);
+      await prepare(join(temporary, token));
+      if (await claimed(temporary, claim, end)) {
+        home = claim;
+        done = await commit(join(claim, token));
+      }
+    } finally {
+      // Beside the flush: it does not matter which comes first.
+      const clearing = cleared(home, token);
+      if (done) await flushDirectory(directory).finally(() => clearing);
+      else await clearing;
+    }
+    if (done) return;
+    // The claim was broken, so nothing happened: once more from the start.
+  } while (performance.now() < end);
+  throw new StoreError(`Other processes kept a stored value for ${GIVE_UP / 1_000} s.`);
+}
+
+async function makeTemporary(directory: string, temporary: string): Promise<void> {
+  try {
+    await mkdir(temporary, { mode: 0o700 });
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error;
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await mkdir(temporary, { mode: 0o700 });
+  }
+}
+
+/** Waits until the claim is ours. Resolves to `false` when the temporary directory was swept meanwhile. */
+async function claimed(temporary: string, claim: string, end: number): Promise<boolean> {
+  let holder: string | undefined;
+  let since = 0;
+  for (;;) {
+    const refused = await rename(temporary, claim).then(() => undefined, (error: unknown) => error);
+    if (refused === undefined) return true;
+    if (hasCode(refused, 'ENOENT')) return false;
+    // Some systems say EPERM or EACCES for "there is a directory"; the deadline tells that from a refusal for good.
+    if (!hasCode(refused, 'ENOTEMPTY', 'EEXIST', 'EPERM', 'EACCES')) throw refused;
+    const [entry] = await readdir(claim).catch(() => []);
+    const now = performance.now();
+    if (entry === undefined) {
+      // Free, but not every system replaces an empty directory.
+      await rmdir(claim).catch(() => undefined);
+    } else if (entry !== holder) {
+      holder = entry;
+      since = now;
+    } else if (now - since > PATIENCE) {
+      await rm(join(claim, entry), { recursive: true, force: true });
+    }
+    if (now > end) throw new StoreError(`A stored value could not be claimed within ${GIVE_UP / 1_000} s.`, { cause: refused });
+    // Claims stand for a fraction of a millisecond; the random part keeps waiting processes out of step.
+    await delay(1 + Math.random() * 3);
+  }
+}
+
+/** Removes our entry and the directory around it. A claim that is somebody else's by now is not empty, and so it stays. */
+async function cleared(home: string, token: string): Promise<void> {
+  const empty = await rmdir(home).then(() => true, (error: unknown) => hasCode(error, 'ENOENT'));
+  if (empty) return;
+  await rm(join(home, token), { recursive: true, force: true }).catch(() => undefined);
+  await rmdir(home).catch(() => undefined);
+}
+
+/** Renames, and resolves to `false` when there is nothing to rename or nowhere to put it. */
+async function renamed(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to);
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+async function writeFlushed(path: string, content: Buffer): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes a rename survive a power failure, where the system can flush a directory. */
+async function flushDirectory(directory: string): Promise<void> {
+  if (process.platform === 'win32') return;
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } catch (error) {
+    if (!hasCode(error, 'EINVAL', 'ENOTSUP', 'ENOSYS')) throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Whether a file system's error has one of these codes. */
+export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(error.code as string);
+}

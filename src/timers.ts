@@ -1,0 +1,56 @@
+/**
+ * The one place for timers. Every delay is finite and clamped to what a timer can hold (a longer one would fire after 1 ms).
+ */
+const LONGEST = 2 ** 31 - 1;
+
+/** Runs `task` once after `delay` ms. Returns a function that stops it. */
+export function after(delay: number, task: () => void): () => void {
+  const timer = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST));
+  return () => clearTimeout(timer);
+}
+
+/** Like {@link after}, but the process may exit before it fires: for housekeeping that is worth nothing after the exit. */
+export function afterIdle(delay: number, task: () => void): () => void {
+  const timer: unknown = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST));
+  (timer as { unref?: () => void }).unref?.();
+  return () => clearTimeout(timer as number);
+}
+
+/** Resolves after `delay` ms, or rejects with the signal's reason as soon as it aborts. */
+export function sleep(delay: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const stop = after(delay, () => {
+      signal.removeEventListener('abort', onAbort);
+      resolve();
+    });
+    const onAbort = (): void => {
+      stop();
+      reject(signal.reason);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+}
+
+export interface Backoff {
+  /** The first delay, in ms. */
+  readonly min: number;
+  /** No delay is longer, in ms. */
+  readonly max: number;
+  /** How much longer each delay is than the one before. */
+  readonly factor: number;
+  /**
+   * The least part of a delay that jitter leaves, 0…1. 0 is full jitter, which spreads a crowd best; a stream that is opened again
+   * and again keeps half, so that the number of its attempts in a minute has a bound that luck cannot break.
+   */
+  readonly floor: number;
+}
+
+/** The delay before attempt number `attempt` (0 is the first repetition), in ms, with jitter. */
+export function backoffDelay({ min, max, factor, floor }: Backoff, attempt: number, random = Math.random): number {
+  const whole = Math.min(max, min * factor ** attempt);
+  return whole * (floor + (1 - floor) * random());
+}
