@@ -8,6 +8,7 @@ import { isSafeMethod } from './calls/verdict.ts';
 import { asyncDispose } from './dispose.ts';
 import { checkConnectOptions, type ConnectOptions, DEFAULTS, duration, sessionOptionsOf, type Target } from './options.ts';
 import type { SessionEmitter } from './session/events.ts';
+import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import { VERSION } from './version.ts';
 
@@ -116,7 +117,7 @@ export class ResilientClient extends Client {
     const usual = isHandshake ? (limits.connect ?? DEFAULTS.timeout.connect) : (limits.call ?? DEFAULTS.timeout.call);
     const call = options.timeout ?? usual;
     const total = options.maxTotalTimeout ?? (isHandshake ? call : (limits.total ?? Math.max(call, DEFAULTS.timeout.total)));
-    const deadline = new Deadline({ what: describe(request), call, total, signal });
+    const deadline = new Deadline({ what: describeRequest(request), call, total, signal });
     try {
       deadline.throwIfOver();
       const attemptOptions: RequestOptions = {
@@ -164,8 +165,3 @@ export class ResilientClient extends Client {
 
 /** The longest time that a timer can hold, in ms. */
 const LONGEST_TIMER = 2 ** 31 - 1;
-
-function describe({ method, params }: Request): string {
-  const name = (params as { name?: unknown } | undefined)?.name;
-  return typeof name === 'string' ? `${method} ${JSON.stringify(name.slice(0, 100))}` : method;
-}

@@ -1,4 +1,5 @@
 import { BadServerError, OutcomeUnknownError, RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
+import type { JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpFailure } from '../links/http-failure.ts';
 import type { Ending } from '../links/link.ts';
 
@@ -54,4 +55,15 @@ export function notSentBecause(error: unknown, what: string): Error {
 
 export function badServer(message: string): BadServerError {
   return new BadServerError(`${message}. This is a fault of the server.`, { outcome: 'refused' });
+}
+
+/** Throws where a notification was not taken. */
+export function ensureTaken(ending: Ending, what: string): void {
+  if (ending.type !== 'accepted' && ending.type !== 'ended' && ending.type !== 'aborted') throw errorOf(ending, what);
+}
+
+/** A request's name in an error: its method and what it is about, never its arguments. */
+export function describeRequest({ method, params }: Pick<JSONRPCRequest, 'method' | 'params'>): string {
+  const name = params?.['name'];
+  return typeof name === 'string' ? `${method} ${JSON.stringify(name.slice(0, 100))}` : method;
 }

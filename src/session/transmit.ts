@@ -1,9 +1,8 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
-import type { Ending, Exchange } from '../links/link.ts';
+import type { Ending, Exchange, Link } from '../links/link.ts';
 import { afterIdle, after, type Backoff, backoffDelay, sleep } from '../timers.ts';
 import type { Correlator, PendingCall } from './correlator.ts';
 import { clampHint } from './hints.ts';
-import type { ActiveSession } from './state.ts';
 
 /** What a transmission tells its session while it lasts. */
 export interface TransmitHost {
@@ -23,12 +22,12 @@ const RESUME: Backoff = { min: 100, max: 5000, factor: 2, floor: 0.5 };
 const SILENCE = { first: 2000, longest: 30_000 };
 
 /**
- * Sends a call over a session and stays with it until it is settled or nothing more can come for it. A broken stream is resumed
+ * Sends a call over a link and stays with it until it is settled or nothing more can come for it. A broken stream is resumed
  * from its newest event id, under the same request id, for as long as the call is waited for.
  *
  * @returns how it ended; of no interest when the call is settled
  */
-export async function transmit(call: PendingCall, session: ActiveSession, correlator: Correlator, host: TransmitHost): Promise<Ending> {
+export async function transmit(call: PendingCall, link: Link, correlator: Correlator, host: TransmitHost): Promise<Ending> {
   const message = correlator.dispatch(call);
   let letGo = (): void => {};
   call.onDone(() => (letGo = afterIdle(GRACE, () => call.abort.abort(new Error('the call is settled')))));
@@ -41,17 +40,16 @@ export async function transmit(call: PendingCall, session: ActiveSession, correl
       onEventId: (id) => (call.cursor = id),
       onRetryHint: (delay) => (hint = clampHint(delay)),
     };
-    const ending = await session.link.send(message, exchange);
+    const ending = await link.send(message, exchange);
     if (call.done || call.cursor === undefined || !canResume(ending)) return handOver(ending, call, host);
-    return await resume(call, session, host, ending, hint);
+    return await resume(call, link, host, ending, hint);
   } finally {
     call.onDone(undefined);
     letGo();
   }
 }
 
-async function resume(call: PendingCall, session: ActiveSession, host: TransmitHost, broken: Ending, firstHint: number): Promise<Ending> {
-  const { link } = session;
+async function resume(call: PendingCall, link: Link, host: TransmitHost, broken: Ending, firstHint: number): Promise<Ending> {
   if (!link.listen) return broken;
   const { signal } = call.abort;
   let hint = firstHint;

@@ -1,7 +1,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import fs from 'node:fs/promises';
+import fs, { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +12,9 @@ import { fileStore, type DamagedFile } from '../../src/storage/file-store.ts';
 import type { Store } from '../../src/storage/store.ts';
 import { describeStore, increment } from './contract.ts';
 
-const { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } = fs;
+
+/** The functions themselves, for tests that put others in their place. */
+const original = { ...fs };
 
 let directory: string;
 let stores: Store[];
@@ -103,6 +105,29 @@ describe('The file store', () => {
       expect(rest).toEqual([]);
     });
 
+    it('flushes the content before it is in place, and the directory after', async () => {
+      const store = opened();
+      await store.set('key', 'old');
+      const steps: string[] = [];
+      const restore = patch({
+        open: async (...args) => {
+          const handle = await original.open(...args);
+          const { sync } = handle;
+          const what = args[0] === directory ? 'directory' : 'file';
+          return Object.assign(handle, { sync: () => sync.call(handle).then(() => void steps.push(`${what} flushed`)) });
+        },
+        rename: async (from, to) => {
+          await original.rename(from, to);
+          if (to === join(directory, nameOf('key'))) steps.push('file in place');
+          if (from === join(directory, nameOf('key'))) steps.push('file gone');
+        },
+      });
+      await store.set('key', 'new');
+      await store.delete('key');
+      restore();
+      expect(steps).toEqual(['file flushed', 'file in place', 'directory flushed', 'file gone', 'directory flushed']);
+    });
+
     it('keeps lone surrogates, in keys and values', async () => {
       const store = opened();
       for (const key of ['\uD83E', '\uDD89', '\uFFFD']) await store.set(key, `a${key}b`, null);
@@ -131,6 +156,14 @@ describe('The file store', () => {
       await mkdir(join(directory, nameOf('key')), { recursive: true });
       await expect(opened().get('key')).rejects.toBeInstanceOf(StoreError);
       await expect(opened().set('key', 'value')).rejects.toBeInstanceOf(StoreError);
+    });
+
+    it('become a StoreError when a file cannot be claimed at all', async () => {
+      const cause = Object.assign(new Error('EPERM: operation not permitted'), { code: 'EPERM' });
+      const restore = patch({ rename: () => Promise.reject(cause) });
+      await expect(opened().set('key', 'value')).rejects.toMatchObject({ name: 'StoreError', cause });
+      restore();
+      expect(await readdir(directory)).toEqual([]);
     });
 
     it('do not name the key, which may name a person', async () => {
@@ -257,6 +290,15 @@ describe('The file store', () => {
       const found = await Promise.all(Array.from({ length: 10 }, (_, index) => (index % 2 ? store : other).get('key')));
       expect(found).toEqual(Array.from({ length: 10 }));
       expect(told).toHaveLength(1);
+    });
+
+    it('is looked at again before the file is set aside, for another process may have mended it', async () => {
+      let reads = 0;
+      const restore = patch({ readFile: async (path) => (reads++ === 0 ? Buffer.from('damage') : original.readFile(path)) });
+      expect((await store.get('key'))?.value).toBe('"värdé"');
+      restore();
+      expect(told).toEqual([]);
+      expect(await readdir(directory)).toEqual([nameOf('key')]);
     });
 
     it('does not show in the keys when it is in the header', async () => {
@@ -454,34 +496,41 @@ function record(header: string, value: string): Buffer {
   return Buffer.from(`${header},"sum":"${sha256(header)}"}\n${value}`);
 }
 
+type Patch = { readonly [K in 'open' | 'rename']?: (typeof fs)[K] } & { readonly readFile?: (path: string) => Promise<Buffer> };
+
+/** Puts other functions in the place of some of `node:fs/promises`. What it gives back undoes that. */
+function patch(functions: Patch | Record<string, unknown>): () => void {
+  Object.assign(fs, functions);
+  syncBuiltinESMExports();
+  return () => {
+    Object.assign(fs, original);
+    syncBuiltinESMExports();
+  };
+}
+
 /** Makes the step-th call into the file system fail with EIO, in the order in which they are made. `stop` says whether it came to that. */
 function failAtStep(step: number): { stop(): boolean } {
-  const original = { ...fs };
   let calls = 0;
-  const failing = <F extends (...args: never[]) => Promise<unknown>>(call: F): F =>
-    (async (...args: never[]) => {
-      const fails = calls++ === step;
-      // A close does happen, or its descriptor would be lost.
-      if (fails && !call.name.includes('close')) throw ioError();
-      const result = await call(...args);
-      if (fails) throw ioError();
-      return result;
-    }) as unknown as F;
-  const patched = { mkdir: failing(fs.mkdir), readFile: failing(fs.readFile), readdir: failing(fs.readdir), rename: failing(fs.rename), rm: failing(fs.rm), rmdir: failing(fs.rmdir) };
-  Object.assign(fs, patched, {
-    open: failing(async (...args: Parameters<typeof fs.open>) => {
-      const handle = await original.open(...args);
-      for (const method of ['writeFile', 'sync', 'close', 'read'] as const) {
-        Object.assign(handle, { [method]: failing(handle[method].bind(handle) as () => Promise<unknown>) });
-      }
-      return handle;
-    }),
-  });
-  syncBuiltinESMExports();
+  const failing = (name: string, call: (...args: never[]) => Promise<unknown>) => async (...args: never[]) => {
+    const fails = calls++ === step;
+    // A close does happen, or its descriptor would be lost.
+    if (fails && name !== 'close') throw ioError();
+    const result = await call(...args);
+    if (fails) throw ioError();
+    return result;
+  };
+  const open = async (...args: Parameters<typeof fs.open>) => {
+    const handle = await original.open(...args);
+    for (const method of ['writeFile', 'sync', 'close', 'read'] as const) {
+      Object.assign(handle, { [method]: failing(method, handle[method].bind(handle)) });
+    }
+    return handle;
+  };
+  const names = ['mkdir', 'readFile', 'readdir', 'rename', 'rm', 'rmdir'] as const;
+  const restore = patch({ open: failing('open', open), ...Object.fromEntries(names.map((name) => [name, failing(name, original[name])])) });
   return {
     stop() {
-      Object.assign(fs, original);
-      syncBuiltinESMExports();
+      restore();
       return calls > step;
     },
   };

@@ -1,0 +1,109 @@
+import type { JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse } from '@modelcontextprotocol/sdk/types.js';
+import { ClosedError } from '../errors.ts';
+import type { Ending, Link } from '../links/link.ts';
+import { type Answer, Correlator, PendingCall } from './correlator.ts';
+import { badServer, describeRequest, errorOf } from './outcome.ts';
+import { transmit } from './transmit.ts';
+
+/** A request of our own that is not the client's: `initialize`, `ping`, what restores a session. */
+export interface OwnRequest {
+  readonly method: string;
+  readonly params?: Record<string, unknown> | undefined;
+}
+
+/**
+ * What goes over a session's links and what comes back: the ids, the calls in flight, and everything the server says. It knows
+ * which call a message is for, and nothing of sessions.
+ */
+export class Wire {
+  readonly #correlator = new Correlator();
+  readonly #toClient: (message: JSONRPCMessage) => void;
+  #ownIds = 0;
+  /** Ends the exchanges that no call owns: those of notifications and answers. */
+  #leaving = new AbortController();
+
+  /** @param toClient - hears what is meant for the client, under the ids that the client knows; must not throw */
+  constructor(toClient: (message: JSONRPCMessage) => void) {
+    this.#toClient = toClient;
+  }
+
+  get dropped(): number {
+    return this.#correlator.dropped;
+  }
+
+  /** Takes up a request of the client. */
+  open(request: JSONRPCRequest, onAnswer: (answer: Answer) => void): PendingCall {
+    return this.#correlator.open(request, onAnswer);
+  }
+
+  openOwn({ method, params }: OwnRequest): PendingCall {
+    return this.#correlator.open({ jsonrpc: '2.0', id: `reprise-${++this.#ownIds}`, method, ...(params ? { params } : {}) });
+  }
+
+  /** Nothing that still comes for the call is handed over. */
+  close(call: PendingCall): void {
+    this.#correlator.close(call);
+  }
+
+  /** Sends a call over a link and stays until it is settled, or nothing more can come for it. */
+  async send(call: PendingCall, link: Link, onAccepted?: (head: { readonly sessionId: string | undefined }) => void): Promise<Ending> {
+    call.link = link;
+    return transmit(call, link, this.#correlator, { hear: this.hear, onAccepted: (head) => onAccepted?.(head) });
+  }
+
+  /** Sends a request of our own over a link and returns its result. */
+  async ask(link: Link, request: OwnRequest): Promise<unknown> {
+    const call = this.openOwn(request);
+    try {
+      const ending = await this.send(call, link);
+      if (!call.done) throw errorOf(ending, request.method);
+      return await resultOf(call);
+    } finally {
+      this.close(call);
+    }
+  }
+
+  /** Sends a notification, or an answer to a request of the server. */
+  post(link: Link, message: JSONRPCNotification | JSONRPCResponse): Promise<Ending> {
+    return link.send(message, { signal: this.#leaving.signal, hear: this.hear });
+  }
+
+  /** The client gives a request up: the server is told, and its connection is closed. */
+  async cancel(message: JSONRPCNotification): Promise<void> {
+    const call = this.#correlator.find(message.params?.['requestId'] as string | number);
+    if (!call) return;
+    const { link, wireId } = call;
+    this.close(call);
+    call.drop();
+    call.abort.abort(new Error('the call was cancelled'));
+    // The spec forbids to cancel initialize (2025-11-25, Lifecycle); a request that never went out needs no cancelling.
+    if (!link || wireId === undefined || call.request.method === 'initialize') return;
+    await this.post(link, { ...message, params: { ...message.params, requestId: wireId } });
+  }
+
+  /** Takes in a message of the server, from whatever stream it came. */
+  readonly hear = (message: JSONRPCMessage): void => {
+    const remaining = this.#correlator.receive(message);
+    if (remaining) this.#toClient(remaining);
+  };
+
+  /** Ends everything in flight. Calls fail with `ClosedError`. */
+  shut(): void {
+    for (const call of this.#correlator.pending) {
+      const became = call.sent ? 'It was sent and may or may not have run.' : 'It was not sent.';
+      this.close(call);
+      call.fail(new ClosedError(`The client was closed before ${describeRequest(call.request)} was answered. ${became}`, { outcome: call.sent ? 'unknown' : 'not-sent' }));
+      call.abort.abort(new Error('the client was closed'));
+    }
+    this.#leaving.abort(new Error('the client was closed'));
+    this.#leaving = new AbortController();
+  }
+}
+
+/** The result of a settled request of our own. */
+export async function resultOf(call: PendingCall): Promise<unknown> {
+  const answer = await call.settled;
+  if (!answer) throw new Error('the request was dropped');
+  if ('error' in answer) throw badServer(`The server answered ${call.request.method} with an error: ${answer.error.message}`);
+  return answer.result;
+}
