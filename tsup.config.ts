@@ -1,29 +1,37 @@
 import { defineConfig } from 'tsup';
 
+/** The entry points of package.json. */
+const entries = { index: 'src/index.ts', node: 'src/node.ts', browser: 'src/browser.ts' };
+
 export default defineConfig({
   entry: {
-    index: 'src/index.ts',
-    node: 'src/node.ts',
-    browser: 'src/browser.ts',
+    ...entries,
     // Reached only through "#platform" (package.json, "imports"). Built together with the rest, so that they share its classes.
     'platform.node': 'src/links/platform.node.ts',
     'platform.web': 'src/links/platform.web.ts',
+    // Files of their own, so that index.js only re-exports: bundlers drop a whole file that is not used ("sideEffects": false), but
+    // not a class that extends another package's. Without this, who imports only the store gets the SDK with it.
+    connect: 'src/connect.ts',
+    'memory-store': 'src/storage/memory-store.ts',
   },
   format: ['esm', 'cjs'],
-  // Shared code goes into chunks: StoreError or NotSentError must be one class, whichever entry it is reached by.
+  // Code that entries share goes into chunks, in both formats: StoreError must be one class, whichever entry it comes from.
+  // For CommonJS, tsup then writes `import()` as a `require` that is just as late, and so the SDK's classes are one copy too.
   splitting: true,
   target: 'es2022',
   platform: 'neutral',
-  // Node and the user's bundler choose the platform at run time; the SDK and our dependencies are external by themselves.
+  // Node or the user's bundler chooses the platform. Dependencies and peers are external by themselves.
   external: [/^node:/, '#platform'],
   removeNodeProtocol: false,
-  // ESM only, so a CommonJS build could not require it.
+  // They are ESM only, so CommonJS could not require them.
   noExternal: ['p-retry', 'is-network-error'],
   dts: {
-    // The platform files have no public types.
-    entry: { index: 'src/index.ts', node: 'src/node.ts', browser: 'src/browser.ts' },
-    // tsup sets `baseUrl`, which TypeScript 6 calls deprecated.
-    compilerOptions: { ignoreDeprecations: '6.0' },
+    entry: entries,
+    compilerOptions: {
+      // tsup sets `baseUrl`, which TypeScript 6 calls deprecated.
+      ignoreDeprecations: '6.0',
+      stripInternal: true,
+    },
   },
   clean: true,
 });

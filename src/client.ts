@@ -1,7 +1,7 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import type { RequestOptions } from '@modelcontextprotocol/sdk/shared/protocol.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
-import type { ListToolsResult } from '@modelcontextprotocol/sdk/types.js';
+import { type ListToolsResult, ListToolsResultSchema } from '@modelcontextprotocol/sdk/types.js';
 import { Deadline } from './calls/deadline.ts';
 import { retrying } from './calls/retry.ts';
 import { isSafeMethod } from './calls/verdict.ts';
@@ -31,6 +31,8 @@ export class ResilientClient extends Client {
   readonly #session: SessionTransport;
   /** What the server says of its tools, where that is believed: which of them may be called again. */
   #repeatable: ReadonlySet<string> = new Set();
+  /** Answers the SDK's next `tools/list`, which must not go over the wire. */
+  #knownTools: ListToolsResult | undefined;
 
   /** @throws TypeError or RangeError for a target or an option that makes no sense */
   constructor(target: Target, options: ConnectOptions = {}) {
@@ -63,7 +65,11 @@ export class ResilientClient extends Client {
       throw new TypeError('a ResilientClient has its own transport; for another one use the SDK\'s Client over a SessionTransport');
     }
     const { signal } = this.#options;
+    this.#session.onmessage = (message) => {
+      if ('method' in message && message.method === 'notifications/tools/list_changed') this.#session.remember(TOOLS, undefined);
+    };
     await super.connect(this.#session, { ...(signal ? { signal } : {}), ...options });
+    await this.#recallTools();
   }
 
   /** OAuth: exchanges the code that the user came back with. Then `connect()` again. */
@@ -108,7 +114,18 @@ export class ResilientClient extends Client {
     await this.close();
   }
 
+  /** Output validation must hold from the first call of a resumed session on: the SDK gets the tools that it knew before. */
+  async #recallTools(): Promise<void> {
+    const known = ListToolsResultSchema.safeParse({ tools: this.#session.recall(TOOLS) });
+    if (!known.success) return;
+    if (this.#options.trustAnnotations) this.#believe(known.data);
+    if (!known.data.tools.some(({ outputSchema, execution }) => outputSchema ?? execution)) return;
+    this.#knownTools = known.data;
+    await super.listTools().finally(() => (this.#knownTools = undefined));
+  }
+
   async #call(request: Request, options: CallOptions, send: (options: RequestOptions) => Promise<unknown>): Promise<unknown> {
+    if (this.#knownTools && request.method === 'tools/list') return this.#knownTools;
     const { timeout: limits = {}, retry } = this.#options;
     if (options.timeout !== undefined) duration(options.timeout, 'timeout', LONGEST_TIMER);
     if (options.maxTotalTimeout !== undefined) duration(options.maxTotalTimeout, 'maxTotalTimeout', LONGEST_TIMER);
@@ -141,7 +158,7 @@ export class ResilientClient extends Client {
         retry: retry === false ? false : { ...DEFAULTS.retry, ...retry },
         onRetry: (info) => this.#session.tell('retry', { method: request.method, ...info }),
       });
-      if (request.method === 'tools/list' && this.#options.trustAnnotations) this.#believe(result as ListToolsResult);
+      if (request.method === 'tools/list') this.#noteTools(request, result as ListToolsResult);
       return result;
     } finally {
       deadline.dispose();
@@ -151,6 +168,13 @@ export class ResilientClient extends Client {
   #isSafe({ method, params }: Request): boolean {
     if (method !== 'tools/call') return isSafeMethod(method);
     return this.#repeatable.has(String((params as { name?: unknown } | undefined)?.name));
+  }
+
+  #noteTools({ params }: Request, result: ListToolsResult): void {
+    if (this.#options.trustAnnotations) this.#believe(result);
+    // A list in pages is not kept: the SDK validates by the last page only.
+    const whole = (params as { cursor?: unknown } | undefined)?.cursor === undefined && result.nextCursor === undefined;
+    this.#session.remember(TOOLS, whole ? result.tools : undefined);
   }
 
   #believe({ tools }: ListToolsResult): void {
@@ -163,5 +187,7 @@ export class ResilientClient extends Client {
   }
 }
 
+/** The name under which the tools are kept with the session. */
+const TOOLS = 'tools';
 /** The longest time that a timer can hold, in ms. */
 const LONGEST_TIMER = 2 ** 31 - 1;

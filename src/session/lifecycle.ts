@@ -154,6 +154,12 @@ export class Lifecycle {
     this.#keeper?.update(this.restorables.snapshot());
   }
 
+  /** Keeps something with the session for the next process, until the session ends. `undefined` removes it. */
+  remember(name: string, value: unknown): void {
+    const { [name]: before, ...others } = this.record?.cache ?? {};
+    if (before !== value) this.#keeper?.update({ cache: value === undefined ? others : { ...others, [name]: value } });
+  }
+
   /** Lets go. `'end'`: the server is told, and the store forgets. */
   async close(what: 'keep' | 'end'): Promise<void> {
     const { state } = this;

@@ -23,6 +23,8 @@ export interface SessionRecord {
   /** The newest event id of the server-to-client stream. */
   readonly cursor?: string;
   readonly metadata?: Readonly<Record<string, unknown>>;
+  /** What the layers above know of this session's server and want the next process to know. It ends with the session. */
+  readonly cache?: Readonly<Record<string, unknown>>;
 }
 
 /** Printable ASCII, as the spec asks (2025-11-25, Transports, Session Management), and of a length that a header can carry. */
@@ -83,6 +85,7 @@ const CHECKS: Readonly<Record<string, (value: unknown) => boolean>> = {
   logLevel: optional((value) => typeof value === 'string'),
   cursor: optional((value) => typeof value === 'string' && !/[\r\n\0]/.test(value)),
   metadata: optional(isObject),
+  cache: optional(isObject),
 };
 
 function isObject(value: unknown): value is Record<string, unknown> {

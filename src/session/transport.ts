@@ -112,6 +112,16 @@ export class SessionTransport implements Transport {
     return this.#wire.dropped;
   }
 
+  /** @internal What the client above kept with the session, if it was the same session then. */
+  recall(name: string): unknown {
+    return this.#lifecycle.record?.cache?.[name];
+  }
+
+  /** @internal Keeps something with the session for the next process, until the session ends. */
+  remember(name: string, value: unknown): void {
+    this.#lifecycle.remember(name, value);
+  }
+
   async start(): Promise<void> {
     if (this.#started) throw new Error('the transport is already started; Client.connect() starts it by itself');
     this.#started = true;
@@ -252,6 +262,10 @@ export class SessionTransport implements Transport {
     } catch (error) {
       this.#report(error as Error);
     }
+    // The SDK's Client chains its own to what it finds here: what is left from this connection would hear the next one's messages too.
+    this.onmessage = undefined;
+    this.onclose = undefined;
+    this.onerror = undefined;
   }
 }
 

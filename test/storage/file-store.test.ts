@@ -27,6 +27,7 @@ async function setUp(): Promise<void> {
 }
 
 async function tearDown(): Promise<void> {
+  unpatch();
   for (const child of children) child.kill('SIGKILL');
   await Promise.all(children.map(ended));
   await Promise.all(stores.map((store) => store.close()));
@@ -109,7 +110,7 @@ describe('The file store', () => {
       const store = opened();
       await store.set('key', 'old');
       const steps: string[] = [];
-      const restore = patch({
+      patch({
         open: async (...args) => {
           const handle = await original.open(...args);
           const { sync } = handle;
@@ -124,7 +125,7 @@ describe('The file store', () => {
       });
       await store.set('key', 'new');
       await store.delete('key');
-      restore();
+      unpatch();
       expect(steps).toEqual(['file flushed', 'file in place', 'directory flushed', 'file gone', 'directory flushed']);
     });
 
@@ -160,9 +161,9 @@ describe('The file store', () => {
 
     it('become a StoreError when a file cannot be claimed at all', async () => {
       const cause = Object.assign(new Error('EPERM: operation not permitted'), { code: 'EPERM' });
-      const restore = patch({ rename: () => Promise.reject(cause) });
+      patch({ rename: () => Promise.reject(cause) });
       await expect(opened().set('key', 'value')).rejects.toMatchObject({ name: 'StoreError', cause });
-      restore();
+      unpatch();
       expect(await readdir(directory)).toEqual([]);
     });
 
@@ -294,9 +295,9 @@ describe('The file store', () => {
 
     it('is looked at again before the file is set aside, for another process may have mended it', async () => {
       let reads = 0;
-      const restore = patch({ readFile: async (path) => (reads++ === 0 ? Buffer.from('damage') : original.readFile(path)) });
+      patch({ readFile: async (path) => (reads++ === 0 ? Buffer.from('damage') : original.readFile(path)) });
       expect((await store.get('key'))?.value).toBe('"värdé"');
-      restore();
+      unpatch();
       expect(told).toEqual([]);
       expect(await readdir(directory)).toEqual([nameOf('key')]);
     });
@@ -498,14 +499,14 @@ function record(header: string, value: string): Buffer {
 
 type Patch = { readonly [K in 'open' | 'rename']?: (typeof fs)[K] } & { readonly readFile?: (path: string) => Promise<Buffer> };
 
-/** Puts other functions in the place of some of `node:fs/promises`. What it gives back undoes that. */
-function patch(functions: Patch | Record<string, unknown>): () => void {
+/** Puts other functions in the place of some of `node:fs/promises`, until {@link unpatch}. */
+function patch(functions: Patch | Record<string, unknown>): void {
   Object.assign(fs, functions);
   syncBuiltinESMExports();
-  return () => {
-    Object.assign(fs, original);
-    syncBuiltinESMExports();
-  };
+}
+
+function unpatch(): void {
+  patch(original);
 }
 
 /** Makes the step-th call into the file system fail with EIO, in the order in which they are made. `stop` says whether it came to that. */
@@ -527,10 +528,10 @@ function failAtStep(step: number): { stop(): boolean } {
     return handle;
   };
   const names = ['mkdir', 'readFile', 'readdir', 'rename', 'rm', 'rmdir'] as const;
-  const restore = patch({ open: failing('open', open), ...Object.fromEntries(names.map((name) => [name, failing(name, original[name])])) });
+  patch({ open: failing('open', open), ...Object.fromEntries(names.map((name) => [name, failing(name, original[name])])) });
   return {
     stop() {
-      restore();
+      unpatch();
       return calls > step;
     },
   };
