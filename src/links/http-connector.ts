@@ -1,6 +1,7 @@
 import type { OAuthClientProvider } from '@modelcontextprotocol/sdk/client/auth.js';
 import { platformRequester } from '#platform';
-import { type HeadersSource, HttpLink } from './http-link.ts';
+import type { HeadersSource } from './headers.ts';
+import { HttpLink } from './http-link.ts';
 import type { Connector } from './link.ts';
 import { Authorizer } from './oauth.ts';
 import { type FetchLike, fetchRequester } from './requester.fetch.ts';
@@ -23,7 +24,7 @@ export interface HttpOptions {
 export function httpConnector(url: URL, options: HttpOptions): Connector {
   const { authProvider, headers, fetch, requestInit } = options;
   const requester = fetch || requestInit ? fetchRequester(fetch, requestInit) : platformRequester();
-  const authorizer = authProvider && new Authorizer(authProvider, url, fetch);
+  const authorizer = authProvider && new Authorizer(authProvider, url, requestInit ? withInit(fetch, requestInit) : fetch);
   const endpoint = { url, requester, headers, authorizer, responseLimit: options.responseLimit };
   return {
     address: { url: url.origin + url.pathname, query: url.search },
@@ -34,4 +35,9 @@ export function httpConnector(url: URL, options: HttpOptions): Connector {
     close: () => requester.close(),
     ...(authorizer ? { finishAuth: (code: string) => authorizer.finish(code) } : {}),
   };
+}
+
+/** OAuth's requests go by the same settings of fetch, but without our headers: those are for the MCP server only. */
+function withInit(given: FetchLike | undefined, requestInit: NonNullable<HttpOptions['requestInit']>): FetchLike {
+  return (target, init) => (given ?? fetch)(target, { ...requestInit, ...init });
 }

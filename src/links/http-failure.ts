@@ -16,7 +16,7 @@ export interface HttpFailure {
   readonly retryAfter: number | undefined;
   /** A JSON-RPC error in the body. It is an answer if its id is that of a request that was sent. */
   readonly error: JSONRPCErrorResponse | undefined;
-  /** What the server wrote, shortened, for the error text. Session ids are taken out. */
+  /** What the server wrote, shortened, for the error text. Secrets that the request carried are taken out. */
   readonly text: string;
 }
 
@@ -26,17 +26,19 @@ export interface FailureInput {
   readonly header: (name: string) => string | undefined;
   /** The session id that the request carried. Without one no answer means "session gone". */
   readonly sessionId: string | undefined;
+  /** What else the request carried and no error may repeat: the session id, tokens, the user's headers. */
+  readonly secrets?: readonly string[];
   readonly now?: number;
 }
 
-export function readHttpFailure({ status, body, header, sessionId, now = Date.now() }: FailureInput): HttpFailure {
+export function readHttpFailure({ status, body, header, sessionId, secrets = [], now = Date.now() }: FailureInput): HttpFailure {
   const message = parseMessage(body);
   return {
     status,
     verdict: verdictOf(status, body, sessionId),
     retryAfter: parseRetryAfter(header('retry-after'), now),
     error: message && 'error' in message ? message : undefined,
-    text: describe(body, sessionId),
+    text: describe(body, sessionId === undefined ? secrets : [sessionId, ...secrets]),
   };
 }
 
@@ -71,25 +73,38 @@ function saysSessionLost(status: number, body: string): boolean {
   }
 }
 
-const LOST_SESSION =
-  /\b(no valid|not valid|invalid|unknown|expired|missing|no such|unrecognized)\b[^".]{0,20}\bsession\b|\bsession\b[^".]{0,40}\b(not found|not valid|invalid|unknown|expired|terminated|closed|gone|does not exist|not exist|required)\b/i;
+const SESSION = /\bsession(?:[-_ ]?ids?)?\b/.source;
+const LOST_SESSION = new RegExp(
+  String.raw`\b(no valid|not valid|invalid|unknown|expired|missing|no such|unrecognized)\b[^".]{0,20}${SESSION}|` +
+    String.raw`${SESSION}[^".]{0,40}\b(not found|not valid|invalid|unknown|expired|terminated|closed|gone|does not exist|not exist|required)\b`,
+  'i',
+);
 const NOT_INITIALIZED = /server not initialized/i;
 const MOVED_ON = /"code"\s*:\s*-32022\b/;
 
+/** The three forms of an HTTP date (RFC 9110 §5.6.7) begin with the day of the week; `Date.parse` alone sees a date in almost anything. */
+const HTTP_DATE = /^(mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*\d\d:\d\d:\d\d/i;
+
 /** `Retry-After` as milliseconds from now: seconds or an HTTP date (RFC 9110 §10.2.3); nonsense is no hint. */
 export function parseRetryAfter(value: string | undefined, now: number): number | undefined {
-  if (value === undefined) return undefined;
-  const text = value.trim();
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
-  const date = /[a-z]/i.test(text) ? Date.parse(text) : Number.NaN;
+  const text = value?.trim() ?? '';
+  if (/^\d{1,15}(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  if (!HTTP_DATE.test(text)) return undefined;
+  // The form without a time zone is in GMT too.
+  const date = Date.parse(/gmt|utc|[+-]\d{4}$/i.test(text) ? text : `${text} GMT`);
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
 const LONGEST_TEXT = 300;
+/** What is shorter than this is no secret, and taking it out would garble the text. */
+const SHORTEST_SECRET = 6;
 
-function describe(body: string, sessionId: string | undefined): string {
-  const message = /"message"\s*:\s*"((?:[^"\\]|\\.){1,1000})"/.exec(body)?.[1] ?? body;
-  const safe = sessionId ? message.replaceAll(sessionId, '<session id>') : message;
-  const oneLine = safe.replace(/\s+/g, ' ').trim();
+function describe(body: string, secrets: readonly string[]): string {
+  let text = /"message"\s*:\s*"((?:[^"\\]|\\.){1,1000})"/.exec(body)?.[1] ?? body;
+  // Of "Bearer <token>" a server may repeat the token alone.
+  for (const secret of secrets.flatMap((each) => [each, ...each.split(' ')])) {
+    if (secret.length >= SHORTEST_SECRET) text = text.replaceAll(secret, '<secret>');
+  }
+  const oneLine = text.replace(/\s+/g, ' ').trim();
   return oneLine.length > LONGEST_TEXT ? `${oneLine.slice(0, LONGEST_TEXT)}…` : oneLine;
 }

@@ -1,13 +1,14 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import { createParser } from 'eventsource-parser';
+import { after } from '../timers.ts';
+import { type HeadersSource, readHeaders, sameHeaders } from './headers.ts';
 import { type HttpFailure, readHttpFailure } from './http-failure.ts';
 import type { Ending, Exchange, Link, LinkSession } from './link.ts';
 import { parseMessage, parseMessages } from './messages.ts';
-import { asksForMoreScope, type Authorizer } from './oauth.ts';
+import { type Authorizer, type Challenge, challengeOf } from './oauth.ts';
 import { type HttpReply, NotSentError, type Requester } from './requester.ts';
 
-/** Headers to add to every request: an object, or a function that is asked before each one. */
-export type HeadersSource = Readonly<Record<string, string>> | (() => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>);
+export type { HeadersSource } from './headers.ts';
 
 /** What all links of one server share. */
 export interface HttpEndpoint {
@@ -20,8 +21,8 @@ export interface HttpEndpoint {
 }
 
 const MOST_REDIRECTS = 5;
-/** Of a refusal we read only as much as explains it. */
-const REFUSAL_LIMIT = 64 * 1024;
+/** Of a body that is no answer we read only as much as explains it, and wait for it, in ms, only as long as it takes to come. */
+const GLANCE = { characters: 64 * 1024, time: 2000 };
 
 /** Streamable HTTP (2025-03-26 and later): each message is a POST, answered by JSON or by a stream of events. */
 export class HttpLink implements Link {
@@ -53,7 +54,7 @@ export class HttpLink implements Link {
   }
 
   listen(exchange: Exchange, lastEventId?: string): Promise<Ending> {
-    const headers = { accept: 'text/event-stream', ...(lastEventId === undefined ? {} : { 'last-event-id': lastEventId }) };
+    const headers = { accept: 'text/event-stream', ...(lastEventId === undefined ? {} : { 'last-event-id': eventIdHeader(lastEventId) }) };
     return this.#exchange({ method: 'GET', headers }, exchange, true);
   }
 
@@ -84,12 +85,13 @@ export class HttpLink implements Link {
     const { reply, refusal } = await this.#request(head, exchange.signal);
     if (refusal) return { type: 'refused', failure: refusal };
     exchange.onAccepted?.({ sessionId: reply.header('mcp-session-id') });
+    const type = reply.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
     // To a notification any 2xx means yes, whatever body some servers put under it.
     if (reply.status === 202 || reply.status === 204 || !expectsBody) {
-      await readText(reply, REFUSAL_LIMIT).catch(() => {});
+      if (type === 'text/event-stream') reply.cancel();
+      else await glance(reply);
       return { type: 'accepted' };
     }
-    const type = reply.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
     const hear = (message: JSONRPCMessage): void => {
       if (!exchange.signal.aborted) exchange.hear(message);
     };
@@ -116,10 +118,11 @@ export class HttpLink implements Link {
         if (message) hear(message);
         else if (data) this.onNoise?.(new Error(`an event of the server is not a JSON-RPC message (event "${event ?? 'message'}")`));
         // After the message: a cursor must never be ahead of what was handed over.
-        if (id) exchange.onEventId?.(id);
+        if (id && isEventId(id)) exchange.onEventId?.(id);
       },
       onRetry: (delay) => exchange.onRetryHint?.(delay),
-      onComment: () => (sinceEvent = 0),
+      // A stream may live on comments for ever, but an event does not get longer by having them in it.
+      onComment: (comment) => (sinceEvent = Math.max(0, sinceEvent - comment.length)),
     });
     await reply.read((text) => {
       sinceEvent += text.length;
@@ -132,32 +135,36 @@ export class HttpLink implements Link {
   async #request(head: RequestHead, signal: AbortSignal): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
     const { authorizer, headers: source } = this.#endpoint;
     const sessionId = this.#session?.id;
-    let renewed = false;
-    let steppedUp = false;
+    const read = (): Promise<Readonly<Record<string, string>>> => orDenied(() => readHeaders(source), signal);
+    const answered = new Set<Challenge>();
+    let changes = 0;
+    let extra = await read();
     for (;;) {
-      const extra = await orDenied(() => readHeaders(source));
-      const token = await orDenied(async () => authorizer?.token());
-      const reply = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, token) }, signal);
+      const grant = authorizer && (await orDenied(() => authorizer.grant(), signal));
+      const { reply, url } = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, grant?.token) }, signal);
       if (reply.status >= 200 && reply.status < 300) return { reply };
 
-      const body = redirectText(reply, this.#endpoint.url) ?? (await readRefusal(reply));
-      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId });
-      const challenged = reply.status === 401 && (refusal.verdict !== 'session-lost' || reply.header('www-authenticate') !== undefined);
-      if (challenged && !renewed) {
-        renewed = true;
-        if (authorizer) {
-          await orDenied(() => authorizer.answer(reply, token));
-          continue;
-        }
+      const said = await glance(reply);
+      const secrets = [sessionId, grant?.token, ...Object.values(extra)].filter((secret) => secret !== undefined);
+      const body = redirectText(reply, url) ?? said;
+      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId, secrets });
+      // Leaving is not worth a question to the user.
+      const challenge = head.method === 'DELETE' ? undefined : challengeOf(reply);
+      const isAboutSession = refusal.verdict === 'session-lost' && reply.header('www-authenticate') === undefined;
+      if (!challenge || isAboutSession || answered.has(challenge)) return { reply, refusal };
+
+      if (authorizer && grant) {
+        const how = await orDenied(() => authorizer.answer(challenge, reply, grant, head.method === 'GET'), signal);
+        // Each challenge is answered by one flow. A token that somebody else has changed is worth one try beyond that.
+        if (how === 'authorized' || changes++ > 0) answered.add(challenge);
+        extra = await read();
+      } else {
+        answered.add(challenge);
         // Headers that are asked for may have been renewed in the meantime: one more look, one more try.
-        if (typeof source === 'function' && !sameHeaders(await orDenied(() => readHeaders(source)), extra)) continue;
+        const fresh = typeof source === 'function' && challenge === 'login' ? await read() : extra;
+        if (sameHeaders(fresh, extra)) return { reply, refusal };
+        extra = fresh;
       }
-      if (authorizer && asksForMoreScope(reply) && !steppedUp) {
-        steppedUp = true;
-        await orDenied(() => authorizer.answer(reply, token));
-        continue;
-      }
-      return { reply, refusal };
     }
   }
 
@@ -172,14 +179,14 @@ export class HttpLink implements Link {
   }
 
   /** Redirects that keep the method and stay within the origin are followed; our headers go nowhere else. */
-  async #follow(head: RequestHead, signal: AbortSignal): Promise<HttpReply> {
+  async #follow(head: RequestHead, signal: AbortSignal): Promise<{ reply: HttpReply; url: URL }> {
     let { url } = this.#endpoint;
     for (let followed = 0; ; followed++) {
       const reply = await this.#endpoint.requester.request({ ...head, url, signal });
       const target = redirectTarget(reply, url);
       const keepsMethod = reply.status === 307 || reply.status === 308 || head.method === 'GET';
-      if (!target || !keepsMethod || followed === MOST_REDIRECTS || !staysWithin(url, target)) return reply;
-      reply.cancel();
+      if (!target || !keepsMethod || followed === MOST_REDIRECTS || !staysWithin(url, target)) return { reply, url };
+      await glance(reply);
       url = target;
     }
   }
@@ -201,21 +208,22 @@ class Denied extends Error {
   }
 }
 
-async function orDenied<T>(ask: () => T | Promise<T>): Promise<T> {
+/** Asks the user's own code, and waits for it no longer than the exchange lasts: what hangs there must not hang us. */
+async function orDenied<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  let giveUp = (): void => {};
+  const givenUp = new Promise<never>((_, reject) => {
+    giveUp = () => reject(new NotSentError('given up before it was sent', { cause: signal.reason }));
+  });
+  signal.addEventListener('abort', giveUp, { once: true });
   try {
-    return await ask();
-  } catch (error) {
-    throw new Denied(asError(error));
+    if (signal.aborted) giveUp();
+    const denied = (error: unknown): never => {
+      throw new Denied(asError(error));
+    };
+    return await Promise.race([givenUp, ask().catch(denied)]);
+  } finally {
+    signal.removeEventListener('abort', giveUp);
   }
-}
-
-export async function readHeaders(source: HeadersSource | undefined): Promise<Readonly<Record<string, string>>> {
-  return typeof source === 'function' ? await source() : (source ?? {});
-}
-
-function sameHeaders(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
-  const names = Object.keys(a);
-  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 }
 
 async function readText(reply: HttpReply, limit: number): Promise<string> {
@@ -229,9 +237,30 @@ async function readText(reply: HttpReply, limit: number): Promise<string> {
   return parts.join('');
 }
 
-/** The status says the most; a refusal whose text cannot be read is still a refusal. */
-async function readRefusal(reply: HttpReply): Promise<string> {
-  return readText(reply, REFUSAL_LIMIT).catch(() => '');
+/**
+ * What there is of a body that is no answer. It is let come to its end, so that the connection can be used again, but a body that
+ * is endless or never comes is let go: the status says the most, and a refusal whose text cannot be read is still a refusal.
+ */
+async function glance(reply: HttpReply): Promise<string> {
+  let text = '';
+  const stop = after(GLANCE.time, () => reply.cancel());
+  const read = reply.read((part) => {
+    text += part;
+    if (text.length > GLANCE.characters) reply.cancel();
+  });
+  await read.catch(() => {});
+  stop();
+  return text.slice(0, GLANCE.characters);
+}
+
+/** Whether an event id can go back to the server in a header. Nothing is resumed from one that cannot. */
+function isEventId(id: string): boolean {
+  return id.length <= 1024 && /^[\x20-\x7e\x80-\uffff]+$/.test(id);
+}
+
+/** As the standard of event streams has it, an id is sent in UTF-8; both requesters take a string of bytes. */
+function eventIdHeader(id: string): string {
+  return String.fromCharCode(...new TextEncoder().encode(id));
 }
 
 function redirectTarget(reply: HttpReply, from: URL): URL | undefined {
@@ -248,7 +277,9 @@ function staysWithin(from: URL, to: URL): boolean {
 function redirectText(reply: HttpReply, from: URL): string | undefined {
   if (reply.status < 300 || reply.status > 399) return undefined;
   const target = redirectTarget(reply, from);
-  return target ? `redirect to ${target.origin}${target.pathname} not followed: it leaves the server's origin or changes the method` : 'redirect not followed: this runtime does not show where it leads';
+  if (!target) return 'redirect not followed: this runtime does not show where it leads';
+  const why = staysWithin(from, target) ? `it changes the method, or is one of more than ${MOST_REDIRECTS}` : "it leaves the server's origin";
+  return `redirect to ${target.origin}${target.pathname} not followed: ${why}`;
 }
 
 function asError(error: unknown): Error {

@@ -16,12 +16,21 @@ export function parseMessage(text: string): JSONRPCMessage | undefined {
 /** The JSON-RPC messages in a body: one, or the array of a 2025-03-26 batch. Throws a `SyntaxError` that says what is wrong. */
 export function parseMessages(text: string): JSONRPCMessage[] {
   if (nestsTooDeep(text)) throw new SyntaxError(`the JSON nests more than ${DEEPEST} levels deep`);
-  const value: unknown = JSON.parse(text);
+  const value = parseJson(text);
   return (Array.isArray(value) ? value : [value]).map((item) => {
     const message = asMessage(item);
     if (!message) throw new SyntaxError('the body is not a JSON-RPC message');
     return message;
   });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The engine's own message repeats a piece of the text.
+    throw new SyntaxError('the body is not JSON');
+  }
 }
 
 /**

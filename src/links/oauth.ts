@@ -1,6 +1,22 @@
 import type { OAuthClientProvider } from '@modelcontextprotocol/sdk/client/auth.js';
+import { checkHeader } from './headers.ts';
 import type { FetchLike } from './requester.fetch.ts';
 import type { HttpReply } from './requester.ts';
+
+/** The token that a request carries, and when it was read: after how many flows. */
+export interface Grant {
+  readonly token: string | undefined;
+  readonly ended: number;
+}
+
+/** What a server asks for: a (new) token, by a 401, or a token of more scope, by a 403. */
+export type Challenge = 'login' | 'scope';
+
+interface Flow {
+  readonly kind: Challenge | 'code';
+  readonly promise: Promise<void>;
+  running: boolean;
+}
 
 /**
  * OAuth as the SDK does it, by the SDK's own `auth()`. What is added here: one flow at a time for all calls of a client, a look at
@@ -14,7 +30,11 @@ export class Authorizer {
   readonly #fetchFn: FetchLike | undefined;
   #resourceMetadataUrl: URL | undefined;
   #scope: string | undefined;
-  #flow: Promise<void> | undefined;
+  /** The flow that runs, or the last one. */
+  #flow: Flow | undefined;
+  #ended = 0;
+  /** The user was sent to authorize and has not come back; `token` is what was there then. */
+  #asked: { readonly token: string | undefined; readonly error: Error } | undefined;
 
   constructor(provider: OAuthClientProvider, serverUrl: URL, fetchFn?: FetchLike) {
     this.#provider = provider;
@@ -22,60 +42,128 @@ export class Authorizer {
     this.#fetchFn = fetchFn;
   }
 
-  /** The access token to send now, if there is one. */
-  async token(): Promise<string | undefined> {
-    return (await this.#provider.tokens())?.access_token;
+  /** What to send a request with now. */
+  async grant(): Promise<Grant> {
+    const ended = this.#ended;
+    const token = await this.#token();
+    if (token !== undefined) checkHeader('authorization', token, 'the token of the authProvider');
+    return { ended, token };
   }
 
   /**
-   * Answers a 401, or a 403 that asks for more scope. Resolves when the request is worth sending again with the token of
-   * {@link token}; rejects with the SDK's `UnauthorizedError` when the user has to authorize first.
+   * Answers a challenge. Resolves when the request is worth sending again: `authorized` by a flow, or with a token that somebody
+   * else has `changed` meanwhile. Rejects with the SDK's `UnauthorizedError` when the user has to authorize first.
    *
-   * @param usedToken - the token that the refused request carried
+   * @param grant - what the refused request was sent with
+   * @param background - nobody waits for the request: while the user is being asked, it does not ask once more
    */
-  async answer(reply: HttpReply, usedToken: string | undefined): Promise<void> {
-    const stepUp = reply.status === 403;
-    if (!stepUp) {
-      if (this.#flow) return this.#flow;
-      const current = await this.token();
-      if (current !== undefined && current !== usedToken) return;
+  async answer(kind: Challenge, reply: HttpReply, grant: Grant, background: boolean): Promise<'authorized' | 'changed'> {
+    for (;;) {
+      const token = await this.#token();
+      const flow = this.#flow;
+      // Requests that went out together are challenged together: one flow, and one question to the user, is for all of them.
+      if (flow?.kind === kind && (flow.running || this.#ended > grant.ended)) {
+        await flow.promise;
+        return 'authorized';
+      }
+      if (token !== undefined && token !== grant.token) return 'changed';
+      if (flow?.running) {
+        await flow.promise.catch(() => {});
+        continue;
+      }
+      if (background && this.#asked && this.#asked.token === token) throw this.#asked.error;
+      await this.#start(kind, () => this.#authorize(kind, reply));
+      return 'authorized';
     }
-    this.#flow ??= this.#authorize(reply).finally(() => (this.#flow = undefined));
-    return this.#flow;
-  }
-
-  async #authorize(reply: HttpReply): Promise<void> {
-    const { extractWWWAuthenticateParams } = await import('@modelcontextprotocol/sdk/client/auth.js');
-    const challenge = extractWWWAuthenticateParams(asResponse(reply));
-    // A 401 says afresh what is wanted; a step-up adds to what is known.
-    if (reply.status === 401 || challenge.resourceMetadataUrl) this.#resourceMetadataUrl = challenge.resourceMetadataUrl;
-    if (reply.status === 401 || challenge.scope) this.#scope = challenge.scope;
-    await this.#run();
   }
 
   /** Exchanges the code that the user came back with for tokens. */
   async finish(authorizationCode: string): Promise<void> {
-    await this.#run(authorizationCode);
+    while (this.#flow?.running) await this.#flow.promise.catch(() => {});
+    await this.#start('code', () => this.#run(this.#provider, authorizationCode));
   }
 
-  async #run(authorizationCode?: string): Promise<void> {
+  async #token(): Promise<string | undefined> {
+    return (await this.#provider.tokens())?.access_token;
+  }
+
+  #start(kind: Flow['kind'], run: () => Promise<void>): Promise<void> {
+    const flow: Flow = {
+      kind,
+      running: true,
+      promise: run().finally(() => {
+        flow.running = false;
+        this.#ended++;
+      }),
+    };
+    this.#flow = flow;
+    return flow.promise;
+  }
+
+  async #authorize(kind: Challenge, reply: HttpReply): Promise<void> {
+    const { extractWWWAuthenticateParams } = await import('@modelcontextprotocol/sdk/client/auth.js');
+    const challenge = extractWWWAuthenticateParams(asResponse(reply));
+    if (kind === 'login') {
+      // It says afresh what is wanted.
+      this.#resourceMetadataUrl = challenge.resourceMetadataUrl;
+      this.#scope = challenge.scope;
+      return this.#run(this.#provider);
+    }
+    this.#resourceMetadataUrl = challenge.resourceMetadataUrl ?? this.#resourceMetadataUrl;
+    if (challenge.scope) this.#scope = union((await this.#provider.tokens())?.scope, challenge.scope);
+    return this.#run(withoutRefresh(this.#provider));
+  }
+
+  async #run(provider: OAuthClientProvider, authorizationCode?: string): Promise<void> {
     const { auth, UnauthorizedError } = await import('@modelcontextprotocol/sdk/client/auth.js');
-    const result = await auth(this.#provider, {
+    const result = await auth(provider, {
       serverUrl: this.#serverUrl,
       ...(authorizationCode === undefined ? {} : { authorizationCode }),
       ...(this.#resourceMetadataUrl ? { resourceMetadataUrl: this.#resourceMetadataUrl } : {}),
       ...(this.#scope === undefined ? {} : { scope: this.#scope }),
       ...(this.#fetchFn ? { fetchFn: this.#fetchFn } : {}),
     });
-    if (result !== 'AUTHORIZED') {
-      throw new UnauthorizedError(authorizationCode === undefined ? 'Unauthorized' : 'Failed to authorize');
+    if (result === 'AUTHORIZED') {
+      this.#asked = undefined;
+      return;
     }
+    const error = new UnauthorizedError(authorizationCode === undefined ? 'Unauthorized' : 'Failed to authorize');
+    this.#asked = { token: await this.#token(), error };
+    throw error;
   }
 }
 
-/** Whether a 403 asks for more scope rather than saying no. */
-export function asksForMoreScope(reply: HttpReply): boolean {
-  return reply.status === 403 && /\berror="?insufficient_scope\b/i.test(reply.header('www-authenticate') ?? '');
+/** What a refusal asks for, if it is a challenge that a token can answer. */
+export function challengeOf(reply: HttpReply): Challenge | undefined {
+  if (reply.status === 401) return 'login';
+  const asksForMore = reply.status === 403 && /\berror="?insufficient_scope\b/i.test(reply.header('www-authenticate') ?? '');
+  return asksForMore ? 'scope' : undefined;
+}
+
+/** Whoever asks for the missing scope alone gets a token that lacks what the old one had. */
+function union(granted: string | undefined, wanted: string): string {
+  return [...new Set(`${granted ?? ''} ${wanted}`.split(' ').filter(Boolean))].join(' ');
+}
+
+/**
+ * The provider as `auth()` must see it for a step-up: a refresh never gives more scope than was granted (RFC 6749 §6), and a
+ * `auth()` that sees a refresh token would do nothing else.
+ */
+function withoutRefresh(provider: OAuthClientProvider): OAuthClientProvider {
+  return new Proxy({} as OAuthClientProvider, {
+    get(_, name) {
+      if (name === 'tokens') {
+        return async () => {
+          const tokens = await provider.tokens();
+          if (!tokens) return undefined;
+          const { refresh_token: _refresh, ...rest } = tokens;
+          return rest;
+        };
+      }
+      const value: unknown = Reflect.get(provider, name);
+      return typeof value === 'function' ? value.bind(provider) : value;
+    },
+  });
 }
 
 function asResponse(reply: HttpReply): Response {

@@ -14,22 +14,25 @@ export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'hea
       } catch (error) {
         throw provesNothingSent(error) ? new NotSentError(describe(error), { cause: error }) : error;
       }
+      let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
       return {
         // A browser hides a redirect behind status 0.
         status: response.type === 'opaqueredirect' ? 302 : response.status,
         header: (name) => response.headers.get(name) ?? undefined,
-        read: (onText) => readBody(response, onText),
-        cancel: () => void response.body?.cancel().catch(() => {}),
+        read: async (onText) => {
+          reader = response.body?.getReader();
+          if (reader) await readBody(reader, onText);
+        },
+        // Only its reader can cancel a body that is being read.
+        cancel: () => void (reader ?? response.body)?.cancel().catch(() => {}),
       };
     },
     close() {},
   };
 }
 
-async function readBody(response: Response, onText: (text: string) => void): Promise<void> {
-  if (!response.body) return;
+async function readBody(reader: ReadableStreamDefaultReader<Uint8Array>, onText: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();
-  const reader = response.body.getReader();
   try {
     for (;;) {
       const { done, value } = await reader.read();
@@ -44,15 +47,20 @@ async function readBody(response: Response, onText: (text: string) => void): Pro
   }
 }
 
-/** The failures of undici that come before a connection exists. A browser's `Failed to fetch` proves nothing. */
-const BEFORE_CONNECTION = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'UND_ERR_CONNECT_TIMEOUT']);
+/** What comes before a connection stands, for Node's fetch and those that are built like it. A browser's `Failed to fetch` proves nothing. */
+const BEFORE_CONNECTION = new Set(['connect', 'getaddrinfo']);
+/** A certificate that we refused, or no connection in time. */
+const NO_CONNECTION = /^(UND_ERR_CONNECT_TIMEOUT|ERR_TLS_CERT_ALTNAME_INVALID|CERT_.+|UNABLE_TO_(GET|VERIFY|DECRYPT)_.+|(DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED)_.+)$/;
 
 function provesNothingSent(error: unknown): boolean {
-  const cause = error instanceof Error ? error.cause : undefined;
+  const cause = (error instanceof Error ? error.cause : undefined) ?? error;
   if (typeof cause !== 'object' || cause === null) return false;
   // Happy eyeballs: one error for each address that was tried.
-  const tried = 'errors' in cause && Array.isArray(cause.errors) && cause.errors.length > 0 ? cause.errors : [cause];
-  return tried.every((each: unknown) => BEFORE_CONNECTION.has(String((each as { code?: unknown } | null)?.code)));
+  const tried: unknown[] = 'errors' in cause && Array.isArray(cause.errors) && cause.errors.length > 0 ? cause.errors : [cause];
+  return tried.every((each) => {
+    const { code, syscall } = (each ?? {}) as { code?: unknown; syscall?: unknown };
+    return BEFORE_CONNECTION.has(String(syscall)) || NO_CONNECTION.test(String(code));
+  });
 }
 
 function describe(error: unknown): string {

@@ -34,7 +34,14 @@ function send({ method, url, headers, body, signal }: HttpRequest, agents: { htt
     }
     const secure = url.protocol === 'https:';
     const outgoing: http.RequestOptions = { method, headers: withLength(headers, body), agent: secure ? agents.https : agents.http };
-    const request = secure ? https.request(url, outgoing) : http.request(url, outgoing);
+    let request: http.ClientRequest;
+    try {
+      request = secure ? https.request(url, outgoing) : http.request(url, outgoing);
+    } catch (error) {
+      // What it thinks of our input may repeat a header.
+      reject(new NotSentError(`not a request that can be made (${String((error as { code?: unknown }).code)})`));
+      return;
+    }
     let connected = false;
     request.once('socket', (socket) => {
       // A socket from the pool may carry the request at once: from then on nobody knows.
@@ -75,7 +82,11 @@ function replyOf(response: http.IncomingMessage): HttpReply {
           return;
         }
         response.setEncoding('utf8');
-        response.on('data', (text: string) => {
+        let begun = false;
+        response.on('data', (chunk: string) => {
+          // A byte order mark is no part of the text; fetch takes it off too.
+          const text = !begun && chunk.charCodeAt(0) === 0xfeff ? chunk.slice(1) : chunk;
+          begun = true;
           try {
             onText(text);
           } catch (error) {
@@ -85,9 +96,9 @@ function replyOf(response: http.IncomingMessage): HttpReply {
         });
         response.once('end', () => resolve());
         response.once('error', reject);
-        response.once('close', () => {
-          if (!response.complete) reject(new Error('the connection closed before the answer was complete'));
-        });
+        const breakOff = (): void => reject(new Error('the connection closed before the answer was complete'));
+        response.once('close', breakOff);
+        if (response.destroyed) breakOff();
       }),
     cancel: () => void response.destroy(),
   };

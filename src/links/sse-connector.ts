@@ -1,6 +1,6 @@
 import type { SSEClientTransportOptions } from '@modelcontextprotocol/sdk/client/sse.js';
+import { readHeaders } from './headers.ts';
 import type { HttpOptions } from './http-connector.ts';
-import { readHeaders } from './http-link.ts';
 import { LazyTransport } from './lazy-transport.ts';
 import type { Connector } from './link.ts';
 import { SdkLink } from './sdk-link.ts';

@@ -67,8 +67,10 @@ describe('on a server that keeps its events', () => {
   it('fails with OutcomeUnknownError where the events are gone with the server', async () => {
     await using own = await startServer({ eventStore: true });
     await using client = await connect(own.url);
-    const call = client.callTool({ name: 'work', arguments: { nonce: 'gone', ms: 60_000 } }).catch((error: unknown) => error);
-    await waitFor(async () => (await ran(own, 'gone')).length === 1);
+    let begun = false;
+    const onprogress = () => (begun = true);
+    const call = client.callTool({ name: 'work', arguments: { nonce: 'gone', ms: 600_000, steps: 6000 } }, undefined, { onprogress }).catch((error: unknown) => error);
+    await waitFor(() => begun);
     await own.restart();
     const failure = await call;
     expect(failure).toBeInstanceOf(OutcomeUnknownError);
