@@ -155,6 +155,7 @@ export class HttpLink implements Link {
 
       if (authorizer && grant) {
         const how = await orDenied(() => authorizer.answer(challenge, reply, grant, head.method === 'GET'), signal);
+        if (how === 'futile') return { reply, refusal };
         // Each challenge is answered by one flow. A token that somebody else has changed is worth one try beyond that.
         if (how === 'authorized' || changes++ > 0) answered.add(challenge);
         extra = await read();

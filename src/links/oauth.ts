@@ -30,6 +30,8 @@ export class Authorizer {
   readonly #fetchFn: FetchLike | undefined;
   #resourceMetadataUrl: URL | undefined;
   #scope: string | undefined;
+  /** The scope that the present token was asked for with, for authorization servers that do not repeat it. */
+  #acquired: string | undefined;
   /** The flow that runs, or the last one. */
   #flow: Flow | undefined;
   #ended = 0;
@@ -51,13 +53,14 @@ export class Authorizer {
   }
 
   /**
-   * Answers a challenge. Resolves when the request is worth sending again: `authorized` by a flow, or with a token that somebody
-   * else has `changed` meanwhile. Rejects with the SDK's `UnauthorizedError` when the user has to authorize first.
+   * Answers a challenge. Resolves when the request is worth sending again, `authorized` by a flow or with a token that somebody
+   * else has `changed` meanwhile, and when it is `futile`. Rejects with the SDK's `UnauthorizedError` when the user has to
+   * authorize first.
    *
    * @param grant - what the refused request was sent with
    * @param background - nobody waits for the request: while the user is being asked, it does not ask once more
    */
-  async answer(kind: Challenge, reply: HttpReply, grant: Grant, background: boolean): Promise<'authorized' | 'changed'> {
+  async answer(kind: Challenge, reply: HttpReply, grant: Grant, background: boolean): Promise<'authorized' | 'changed' | 'futile'> {
     for (;;) {
       const token = await this.#token();
       const flow = this.#flow;
@@ -72,7 +75,23 @@ export class Authorizer {
         continue;
       }
       if (background && this.#asked && this.#asked.token === token) throw this.#asked.error;
-      await this.#start(kind, () => this.#authorize(kind, reply));
+      const { extractWWWAuthenticateParams } = await import('@modelcontextprotocol/sdk/client/auth.js');
+      const challenge = extractWWWAuthenticateParams(asResponse(reply));
+      const granted = (await this.#provider.tokens())?.scope ?? this.#acquired;
+      // Whoever is asked again and again for what he has already granted is in a loop, even if it takes a person to turn it.
+      if (kind === 'scope' && granted !== undefined && challenge.scope && isWithin(challenge.scope, granted)) return 'futile';
+      // While that was looked up, another request may have begun a flow.
+      if (this.#flow !== flow) continue;
+      if (kind === 'login') {
+        // It says afresh what is wanted.
+        this.#resourceMetadataUrl = challenge.resourceMetadataUrl;
+        this.#scope = challenge.scope;
+      } else {
+        this.#resourceMetadataUrl = challenge.resourceMetadataUrl ?? this.#resourceMetadataUrl;
+        // Whoever asks for the missing scope alone gets a token that lacks what the old one had.
+        if (challenge.scope) this.#scope = [...new Set(`${granted ?? ''} ${challenge.scope}`.split(' ').filter(Boolean))].join(' ');
+      }
+      await this.#start(kind, () => this.#run(kind === 'login' ? this.#provider : withoutRefresh(this.#provider)));
       return 'authorized';
     }
   }
@@ -100,20 +119,6 @@ export class Authorizer {
     return flow.promise;
   }
 
-  async #authorize(kind: Challenge, reply: HttpReply): Promise<void> {
-    const { extractWWWAuthenticateParams } = await import('@modelcontextprotocol/sdk/client/auth.js');
-    const challenge = extractWWWAuthenticateParams(asResponse(reply));
-    if (kind === 'login') {
-      // It says afresh what is wanted.
-      this.#resourceMetadataUrl = challenge.resourceMetadataUrl;
-      this.#scope = challenge.scope;
-      return this.#run(this.#provider);
-    }
-    this.#resourceMetadataUrl = challenge.resourceMetadataUrl ?? this.#resourceMetadataUrl;
-    if (challenge.scope) this.#scope = union((await this.#provider.tokens())?.scope, challenge.scope);
-    return this.#run(withoutRefresh(this.#provider));
-  }
-
   async #run(provider: OAuthClientProvider, authorizationCode?: string): Promise<void> {
     const { auth, UnauthorizedError } = await import('@modelcontextprotocol/sdk/client/auth.js');
     const result = await auth(provider, {
@@ -125,6 +130,7 @@ export class Authorizer {
     });
     if (result === 'AUTHORIZED') {
       this.#asked = undefined;
+      this.#acquired = this.#scope;
       return;
     }
     const error = new UnauthorizedError(authorizationCode === undefined ? 'Unauthorized' : 'Failed to authorize');
@@ -140,14 +146,14 @@ export function challengeOf(reply: HttpReply): Challenge | undefined {
   return asksForMore ? 'scope' : undefined;
 }
 
-/** Whoever asks for the missing scope alone gets a token that lacks what the old one had. */
-function union(granted: string | undefined, wanted: string): string {
-  return [...new Set(`${granted ?? ''} ${wanted}`.split(' ').filter(Boolean))].join(' ');
+function isWithin(wanted: string, granted: string): boolean {
+  const has = new Set(granted.split(' '));
+  return wanted.split(' ').every((scope) => has.has(scope));
 }
 
 /**
- * The provider as `auth()` must see it for a step-up: a refresh never gives more scope than was granted (RFC 6749 §6), and a
- * `auth()` that sees a refresh token would do nothing else.
+ * The provider as `auth()` must see it for a step-up: a refresh never gives more scope than was granted (RFC 6749 §6), and
+ * `auth()` does nothing else where it sees a refresh token.
  */
 function withoutRefresh(provider: OAuthClientProvider): OAuthClientProvider {
   return new Proxy({} as OAuthClientProvider, {

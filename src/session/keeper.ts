@@ -25,6 +25,8 @@ const STORE_TIMEOUT = 3000;
 const CURSOR_INTERVAL = 1000;
 /** A use alone is written at most this often, in ms, and at least ten times within the TTL. */
 const TOUCH_INTERVAL = 60_000;
+/** A use is not written where the store has one that is at most so much older, in ms. */
+const SAME_USE = 1000;
 const MOST_CONFLICTS = 20;
 
 /**
@@ -144,7 +146,10 @@ export class SessionKeeper {
         const current = there && readable(there.value);
         // Deleted, or replaced by another session: ours has no claim on the place.
         if (!there || current?.id !== record.id) return;
-        const lastUsedAt = Math.max(current.lastUsedAt, change.lastUsedAt ?? 0);
+        const { lastUsedAt: usedAt = 0, ...rest } = change;
+        // Many leave at the same time: what another process has just said of its use, holds for ours too.
+        if (Object.keys(rest).length === 0 && usedAt - current.lastUsedAt < Math.min(SAME_USE, ttl / 10)) return;
+        const lastUsedAt = Math.max(current.lastUsedAt, usedAt);
         const next: SessionRecord = { ...current, ...change, lastUsedAt, expiresAt: expiry(lastUsedAt, ttl) };
         if ((await ignoringConflict(store.set(key, serializeRecord(next), there.revision))) !== undefined) return;
       }

@@ -40,6 +40,8 @@ export class Lifecycle {
   #lastUsedAt: number | undefined;
   /** Whether the last thing we know of the server is that it answers. */
   #reachable = false;
+  /** The ends of our sessions that lost to another process's: on their way to the server. */
+  #farewell: Promise<unknown> = Promise.resolve();
 
   constructor(connector: Connector, host: LifecycleHost) {
     this.#connector = connector;
@@ -171,6 +173,7 @@ export class Lifecycle {
       // A server that is known to be away need not be waited for.
       if (this.#reachable || state.name === 'resuming') await session.link.end(AbortSignal.timeout(END_TIMEOUT));
     } else await this.#keeper?.flush();
+    await this.#farewell;
     await session?.link.close().catch((error: unknown) => this.#host.report(error as Error));
     this.#connector.close();
     this.#machine.enter({ name: 'closed' });
@@ -274,7 +277,7 @@ export class Lifecycle {
       ...(metadata === undefined ? {} : { metadata }),
     });
     if (record.id === session.id) return session;
-    void session.link.end(AbortSignal.timeout(END_TIMEOUT));
+    this.#farewell = Promise.all([this.#farewell, session.link.end(AbortSignal.timeout(END_TIMEOUT))]);
     return this.#takeUp(record);
   }
 

@@ -98,7 +98,7 @@ class IndexedDbStore implements Store {
       const limit = new AbortController();
       const timer = setTimeout(() => limit.abort(), LIMIT);
       try {
-        return await this.#attempt(work, limit.signal, true);
+        return await this.#attempt(work, limit.signal);
       } catch (error) {
         if (error instanceof StoreError) throw error;
         throw new StoreError('IndexedDB failed.', { cause: error });
@@ -108,7 +108,7 @@ class IndexedDbStore implements Store {
     });
   }
 
-  async #attempt<T>(work: (use: UseStore) => Promise<T>, limit: AbortSignal, again: boolean): Promise<T> {
+  async #attempt<T>(work: (use: UseStore) => Promise<T>, limit: AbortSignal): Promise<T> {
     const connection = (this.#connection ??= { use: createStore(this.#name, ENTRIES) });
     let begun = false;
     const use: UseStore = (mode, callback) =>
@@ -129,9 +129,9 @@ class IndexedDbStore implements Store {
       if (error instanceof ConflictError) throw error;
       // Whatever is wrong with this connection, the next use begins with a new one.
       this.#drop(connection);
-      // The browser had closed it behind our back, so nothing was done yet.
+      // It was open once, but the browser has closed it behind our back, so nothing was done yet.
       const lost = connection.database !== undefined && !begun;
-      if (lost && again && !limit.aborted) return await this.#attempt(work, limit, false);
+      if (lost && !limit.aborted) return await this.#attempt(work, limit);
       throw error;
     }
   }

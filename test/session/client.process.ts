@@ -26,7 +26,9 @@ export type Said =
 let clients: ResilientClient[] = [];
 const tell = (message: Said): void => send(message);
 
+/** New clients in place of those that there are. */
 async function connect({ url, store, count = 1, options }: Told & { type: 'connect' }): Promise<void> {
+  await Promise.all(clients.map((client) => client.close()));
   clients = Array.from({ length: count }, () => new ResilientClient(url, { ...options, ...(store === undefined ? {} : { store: fileStore(store) }) }));
   for (const client of clients) {
     client.events.on('warning', ({ message }) => tell({ type: 'warned', message }));

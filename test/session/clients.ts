@@ -2,10 +2,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
-import type { CallOptions } from '../../src/client.ts';
 import { type ConnectOptions, ResilientClient, type SessionEmitter, type SessionEvents, type Target } from '../../src/index.ts';
 import type { Behaviour, Execution, WireEntry } from '../support/contract.ts';
+import { type ClientProcess, runScript } from '../support/client-process.ts';
 import { waitFor } from '../support/wait.ts';
+import type { Said, Told } from './client.process.ts';
+
+export { say } from './say.ts';
 
 /** What the tests of sessions do again and again. */
 
@@ -20,16 +23,6 @@ export async function connected(target: Target, options: ConnectOptions = {}): P
   const client = clientOf(target, options);
   await client.connect();
   return client;
-}
-
-interface Calls {
-  callTool(params: { name: string; arguments: Record<string, unknown> }, schema?: undefined, options?: CallOptions): Promise<object>;
-}
-
-/** Calls a tool and returns the text of its answer. */
-export async function say(client: Calls, name: string, args: Record<string, unknown> = {}, options: CallOptions = {}): Promise<string> {
-  const { content } = (await client.callTool({ name, arguments: args }, undefined, options)) as { content?: { text?: string }[] };
-  return content?.[0]?.text ?? '';
 }
 
 type Heard = { readonly [E in keyof SessionEvents]: Parameters<SessionEvents[E]>[0][] };
@@ -58,6 +51,13 @@ export async function timed(task: Promise<unknown>): Promise<number> {
   const start = performance.now();
   await task.catch(() => {});
   return performance.now() - start;
+}
+
+export type Clients = ClientProcess<Said, Told>;
+
+/** A process of clients; dispose of it, or tell it to close. */
+export function startClients(): Clients {
+  return runScript<Said, Told>(new URL('./client.process.ts', import.meta.url));
 }
 
 export async function temporaryDirectory(): Promise<string> {

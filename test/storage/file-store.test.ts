@@ -64,6 +64,17 @@ describe('The file store', () => {
       for (const path of [directory, join(directory, 'deep'), join(directory, 'deep', 'down')]) expect(await modeOf(path)).toBe(0o700);
     });
 
+    it('takes a relative path from the working directory at its making', async () => {
+      await mkdir(directory);
+      const before = process.cwd();
+      process.chdir(directory);
+      const store = fileStore('store');
+      stores.push(store);
+      process.chdir(before);
+      await store.set('key', 'value');
+      expect(await readdir(join(directory, 'store'))).toEqual([nameOf('key')]);
+    });
+
     it('makes the directory again when it is removed in between', async () => {
       const store = opened();
       await store.set('key', 'value');
@@ -169,7 +180,10 @@ describe('The file store', () => {
 
     it('do not name the key, which may name a person', async () => {
       await writeFile(directory, 'a file');
-      await expect(opened().get('alice@example.org')).rejects.toSatisfy((error: Error) => !error.message.includes('alice'));
+      const store = opened();
+      for (const attempt of [() => store.get('alice'), () => store.set('alice', 'value'), () => store.delete('alice')]) {
+        await expect(attempt()).rejects.toSatisfy((error: Error) => !error.message.includes('alice'));
+      }
     });
 
     it.each<[string, (store: Store) => Promise<unknown>, Record<string, string>]>([
@@ -248,6 +262,7 @@ describe('The file store', () => {
       ['something else entirely', () => Buffer.from('<html>\n</html>')],
       ['a sound header of nonsense', () => record('{"v":1', '""')],
       ['a header with a right sum that is not JSON', () => record('{"v":', '""')],
+      ['a version that never was', (bytes) => record(bytes.toString().replace(/,"sum".*/s, '').replace('"v":1', '"v":0'), lineOf(bytes, 1))],
       ['a later version with a wrong sum', (bytes) => Buffer.from(bytes.toString().replace('"v":1', '"v":2'))],
     ])('by %s is noticed', async (what, damage) => {
       await expectDamage(damage(sound), what);
@@ -364,6 +379,19 @@ describe('The file store', () => {
 
     it('does not hold up a writer when it is an empty claim', async () => {
       await mkdir(join(directory, `${nameOf('key')}.claim`), { recursive: true });
+      await opened().set('key', 'value', null);
+      expect(await readdir(directory)).toEqual([nameOf('key')]);
+    });
+
+    it('does not hold up a writer where a rename never replaces a directory, not even an empty one', async () => {
+      await mkdir(join(directory, `${nameOf('key')}.claim`), { recursive: true });
+      patch({
+        rename: async (from, to) => {
+          const there = await stat(to).catch(() => undefined);
+          if (there?.isDirectory()) throw Object.assign(new Error('EPERM: operation not permitted'), { code: 'EPERM' });
+          await original.rename(from, to);
+        },
+      });
       await opened().set('key', 'value', null);
       expect(await readdir(directory)).toEqual([nameOf('key')]);
     });
@@ -492,7 +520,11 @@ function sha256(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }
 
-/** A record whose sums are right. */
+function lineOf(bytes: Buffer, index: number): string {
+  return bytes.toString().split('\n')[index] as string;
+}
+
+/** A record whose sum is right. */
 function record(header: string, value: string): Buffer {
   return Buffer.from(`${header},"sum":"${sha256(header)}"}\n${value}`);
 }

@@ -10,11 +10,11 @@ const own = process.versions.node.split('.')[0];
 function run(major, script, options) {
   // npx puts the Node that it fetched on PATH, so a child process that is started as `node` is that Node too.
   const [command, ...before] = major === own ? [process.execPath] : ['npx', '-y', `node@${major}`];
-  return spawnSync(command, [...before, ...script], { cwd: root, encoding: 'utf8', shell: process.platform === 'win32', ...options });
+  return spawnSync(command, [...before, ...script], { cwd: root, encoding: 'utf8', ...options });
 }
 
 const legs = [...new Set(['20', own, '22', '24'])].map((major) => {
-  const version = run(major, ['-p', '"v" + process.versions.node'.replaceAll('"', "'")]).stdout?.trim() || `v${major}`;
+  const version = run(major, ['--version']).stdout?.trim() || `${major}: not to be had`;
   process.stdout.write(`\n=== Node ${version} ===\n`);
   const started = performance.now();
   // A leg that was asked for and is another Node proves nothing.

@@ -1,0 +1,69 @@
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type EverythingProcess, startEverything } from '../support/everything.ts';
+
+/** The README's code is the code of the examples (which the compiler checks), and the examples run as printed, on the build. */
+
+const root = new URL('../../', import.meta.url);
+const readme = readFileSync(new URL('README.md', root), 'utf8');
+const blocks = [...readme.matchAll(/<!-- (examples\/\S+) -->\n```ts\n(.*?)```/gs)].map(([, file = '', code = '']) => ({ file, code }));
+
+describe('the README', () => {
+  it('shows only code that comes from an example', () => {
+    expect(readme.match(/```ts/g)).toHaveLength(blocks.length);
+    expect(blocks.length).toBeGreaterThan(0);
+  });
+
+  it.each(blocks)('shows $file as it is', ({ file, code }) => {
+    expect(code).toBe(readFileSync(new URL(file, root), 'utf8'));
+  });
+
+  it('names every option', () => {
+    const source = readFileSync(new URL('src/options.ts', root), 'utf8');
+    const names = [...source.matchAll(/^ {2}readonly (\w+)\?:/gm)].map(([, name = '']) => name);
+    const missing = names.filter((name) => !readme.includes(name));
+    expect(missing).toEqual([]);
+  });
+});
+
+describe('the examples run as they are printed', () => {
+  let everything: EverythingProcess;
+  let directory: string;
+  beforeAll(async () => {
+    everything = await startEverything();
+    directory = await mkdtemp(join(tmpdir(), 'reprise-docs-'));
+  });
+  afterAll(async () => {
+    await everything.stop();
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  /** Runs an example on the build, as a user of the package would. */
+  async function run(file: string): Promise<{ output: string; code: number | null }> {
+    const tsx = import.meta.resolve('tsx');
+    const child = fork(fileURLToPath(new URL(file, root)), { cwd: directory, execArgv: ['--import', tsx], env: { ...process.env, MCP_URL: everything.url.href }, silent: true });
+    let output = '';
+    child.stdout?.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    child.stderr?.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+    return { output, code };
+  }
+
+  it('first.ts starts, and goes on when it is run again', async () => {
+    expect(await run('examples/first.ts')).toEqual({ code: 0, output: expect.stringMatching(/^started with \d+ tools\n.*Hello again/s) });
+    expect(await run('examples/first.ts')).toEqual({ code: 0, output: expect.stringMatching(/^went on with \d+ tools\n.*Hello again/s) });
+  });
+
+  it('outcome.ts is answered', async () => {
+    expect(await run('examples/outcome.ts')).toEqual({ code: 0, output: 'answered\n' });
+  });
+
+  it('any-client.ts calls the tool over the SDK\'s own client', async () => {
+    expect(await run('examples/any-client.ts')).toEqual({ code: 0, output: expect.stringContaining('Hello') });
+  });
+});
