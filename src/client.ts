@@ -121,7 +121,14 @@ export class ResilientClient extends Client {
     if (this.#options.trustAnnotations) this.#believe(known.data);
     if (!known.data.tools.some(({ outputSchema, execution }) => outputSchema ?? execution)) return;
     this.#knownTools = known.data;
-    await super.listTools().finally(() => (this.#knownTools = undefined));
+    try {
+      await super.listTools();
+    } catch (error) {
+      // A schema that cannot be compiled fails the user's own listTools() as well; it must not fail the connection.
+      this.#session.tell('warning', new Error(`the tools of the stored session cannot be used for validation: ${(error as Error).message}`, { cause: error }));
+    } finally {
+      this.#knownTools = undefined;
+    }
   }
 
   async #call(request: Request, options: CallOptions, send: (options: RequestOptions) => Promise<unknown>): Promise<unknown> {
@@ -134,7 +141,7 @@ export class ResilientClient extends Client {
     const usual = isHandshake ? (limits.connect ?? DEFAULTS.timeout.connect) : (limits.call ?? DEFAULTS.timeout.call);
     const call = options.timeout ?? usual;
     const total = options.maxTotalTimeout ?? (isHandshake ? call : (limits.total ?? Math.max(call, DEFAULTS.timeout.total)));
-    const deadline = new Deadline({ what: describeRequest(request), call, total, signal });
+    const deadline = new Deadline({ what: describeRequest(request), setBy: isHandshake ? 'timeout.connect' : 'timeout.call', call, total, signal });
     try {
       deadline.throwIfOver();
       const attemptOptions: RequestOptions = {

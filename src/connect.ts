@@ -11,7 +11,7 @@ import type { ConnectOptions, Target } from './options.ts';
  *
  * @param target - the server's URL, a command that starts it (Node only), or a function that makes an SDK transport
  * @throws TypeError or RangeError for a target or an option that makes no sense
- * @throws UnreachableError when the server cannot be reached within `timeout.connect` (15 s)
+ * @throws DeadlineError when the server cannot be reached, or does not answer, within `timeout.connect` (15 s); its cause says why
  * @throws UnauthorizedError (of the SDK) when the user has to authorize first: make a {@link ResilientClient} yourself, call its
  *   `finishAuth` with the code, and `connect()` it again
  */

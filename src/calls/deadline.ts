@@ -4,6 +4,8 @@ import { after } from '../timers.ts';
 export interface DeadlineOptions {
   /** The name of the call, for the error. */
   readonly what: string;
+  /** The name of the option that sets {@link call}, for the error. */
+  readonly setBy: 'timeout.call' | 'timeout.connect';
   /** The time until the deadline, in ms; {@link Deadline.progress} starts it afresh. */
   readonly call: number;
   /** The time that nothing extends, in ms. */
@@ -22,6 +24,8 @@ export class Deadline {
   #error: unknown;
   /** What became of the call so far, should it end now. */
   outcome: FailedOutcome = 'not-sent';
+  /** Why the last attempt failed, for the error. */
+  lastFailure: Error | undefined;
 
   constructor(options: DeadlineOptions) {
     this.#options = options;
@@ -59,9 +63,12 @@ export class Deadline {
     const { call, total } = this.#options;
     const left = this.#endsAt - performance.now();
     return after(Math.min(call, left), () => {
-      const [name, limit] = left <= call ? ['timeout.total', total] : ['timeout.call', call];
+      const [name, limit] = left < call && total !== call ? (['timeout.total', total] as const) : ([this.#options.setBy, call] as const);
       const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run; the server was told that it is cancelled.';
-      this.#end(new DeadlineError(`${this.#options.what} was not answered within ${limit} ms (${name}). ${became}`, { outcome: this.outcome, timeout: limit as number }));
+      const { outcome, lastFailure } = this;
+      const last = lastFailure ? ` The last attempt failed: ${lastFailure.message}` : '';
+      const message = `${this.#options.what} was not answered within ${limit} ms (${name}). ${became}${last}`;
+      this.#end(new DeadlineError(message, { outcome, timeout: limit, cause: lastFailure }));
     });
   }
 

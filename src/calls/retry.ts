@@ -30,6 +30,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
         const outcome = outcomeOf(error);
         if (VERDICTS[outcome][safe ? 'safe' : 'unsafe'] === 'fail') return false;
         if (error instanceof RepriseError && error.outcome) deadline.outcome = error.outcome === 'unknown' ? 'unknown' : 'not-sent';
+        deadline.lastFailure = error;
         const asked = error instanceof RefusedError ? (error.retryAfter ?? 0) : 0;
         const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
         onRetry({ attempt: attemptNumber, delay, reason: error.message });

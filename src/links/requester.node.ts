@@ -33,7 +33,9 @@ function send({ method, url, headers, body, signal }: HttpRequest, agents: { htt
       return;
     }
     const secure = url.protocol === 'https:';
-    const outgoing: http.RequestOptions = { method, headers: withLength(headers, body), agent: secure ? agents.https : agents.http };
+    // In bytes: Node would encode the headers like the text that goes with them, and not as fetch does.
+    const payload = body === undefined ? undefined : Buffer.from(body);
+    const outgoing: http.RequestOptions = { method, headers: withLength(headers, payload), agent: secure ? agents.https : agents.http };
     let request: http.ClientRequest;
     try {
       request = secure ? https.request(url, outgoing) : http.request(url, outgoing);
@@ -48,19 +50,20 @@ function send({ method, url, headers, body, signal }: HttpRequest, agents: { htt
       if (request.reusedSocket || !(socket.connecting || secure)) connected = true;
       else socket.once(secure ? 'secureConnect' : 'connect', () => (connected = true));
     });
-    const abort = (): void => void request.destroy(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
+    // Without an error: one for a request whose answer is already complete would have no listener and end the process.
+    const abort = (): void => void request.destroy();
     const release = (): void => signal.removeEventListener('abort', abort);
     signal.addEventListener('abort', abort, { once: true });
     request.once('close', release);
     // Stays on for good: an error after the answer has begun is told by the body.
     request.on('error', (error) => reject(connected ? error : new NotSentError(describe(error), { cause: error })));
     request.once('response', (response) => resolve(replyOf(response)));
-    request.end(body);
+    request.end(payload);
   });
 }
 
-function withLength(headers: Record<string, string>, body: string | undefined): Record<string, string> {
-  return body === undefined ? headers : { ...headers, 'content-length': String(Buffer.byteLength(body)) };
+function withLength(headers: Record<string, string>, body: Buffer | undefined): Record<string, string> {
+  return body === undefined ? headers : { ...headers, 'content-length': String(body.length) };
 }
 
 function replyOf(response: http.IncomingMessage): HttpReply {

@@ -339,7 +339,12 @@ export class Lifecycle {
       tell('warning', new StoreError('With an `authProvider` and no `principal` the session is not stored: say on whose behalf it is.'));
       return undefined;
     }
-    this.#key = await sessionKey(address, principal, session);
+    try {
+      this.#key = await sessionKey(address, principal, session);
+    } catch (error) {
+      tell('warning', new StoreError('The session is not stored: this page is no secure context, so its key cannot be made.', { cause: error }));
+      return undefined;
+    }
     return new SessionKeeper({ store, key: this.#key, scope: { url: address.url, principal }, ttl, tell });
   }
 }

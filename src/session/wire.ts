@@ -19,8 +19,8 @@ export class Wire {
   readonly #correlator = new Correlator();
   readonly #toClient: (message: JSONRPCMessage) => void;
   #ownIds = 0;
-  /** Ends the exchanges that no call owns: those of notifications and answers. */
-  #leaving = new AbortController();
+  /** What ends the exchanges that no call owns: those of notifications and answers. */
+  readonly #posts = new Set<AbortController>();
 
   /** @param toClient - hears what is meant for the client, under the ids that the client knows; must not throw */
   constructor(toClient: (message: JSONRPCMessage) => void) {
@@ -64,8 +64,14 @@ export class Wire {
   }
 
   /** Sends a notification, or an answer to a request of the server. */
-  post(link: Link, message: JSONRPCNotification | JSONRPCResponse): Promise<Ending> {
-    return link.send(message, { signal: this.#leaving.signal, hear: this.hear });
+  async post(link: Link, message: JSONRPCNotification | JSONRPCResponse): Promise<Ending> {
+    const abort = new AbortController();
+    this.#posts.add(abort);
+    try {
+      return await link.send(message, { signal: abort.signal, hear: this.hear });
+    } finally {
+      this.#posts.delete(abort);
+    }
   }
 
   /** The client gives a request up: the server is told, and its connection is closed. */
@@ -95,8 +101,7 @@ export class Wire {
       call.fail(new ClosedError(`The client was closed before ${describeRequest(call.request)} was answered. ${became}`, { outcome: call.sent ? 'unknown' : 'not-sent' }));
       call.abort.abort(new Error('the client was closed'));
     }
-    this.#leaving.abort(new Error('the client was closed'));
-    this.#leaving = new AbortController();
+    for (const abort of this.#posts) abort.abort(new Error('the client was closed'));
   }
 }
 

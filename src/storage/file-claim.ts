@@ -14,19 +14,21 @@ import { StoreError } from '../errors.ts';
  *
  * Why no update is lost: from the claim to the commit the entry `<token>` is there, so no other claim succeeds and nobody else
  * changes the file; the commit succeeds only if the entry is still there. A claim that stays (its owner was killed or paused) is
- * broken by removing its entry, under its own random name, so that nobody's but the broken claim can be hit. From then on the owner's commit
- * fails, whenever it wakes up. Clocks and patience only decide how soon a dead owner is given up, never who is right.
+ * broken by removing its entry, whose name is random, so that no other claim can be hit. From then on the owner's commit fails,
+ * whenever it wakes up. Clocks and patience only decide how soon a dead owner is given up, never who is right.
  */
 
 /** How long one and the same claim may stand before another process breaks it, in ms. It usually stands for 0.2 ms. */
 const PATIENCE = 1_000;
-/** How long a writer tries, in ms. */
+/** How long a writer tries to get hold of a file, in ms. Its own writing does not count. */
 const GIVE_UP = 3_000;
 /** The age from which a temporary directory or a claim is an orphan, in ms. */
 const ORPHAN_AGE = 5 * 60_000;
 
 const TEMPORARY = '.tmp';
 const CLAIM = '.claim';
+/** Our own names only: the directory may hold what belongs to others. */
+const LEFTOVER = /^(?:[0-9a-f-]{36}\.tmp|[0-9a-f]{64}\.claim)$/;
 
 /**
  * Replaces the content of a file (0600), flushed to the disk. The directory is created when missing, with mode 0700.
@@ -83,7 +85,7 @@ export async function removeFile(directory: string, name: string, check: () => P
 export async function sweepOrphans(directory: string): Promise<void> {
   const names = await readdir(directory).catch(() => []);
   for (const name of names) {
-    if (!name.endsWith(TEMPORARY) && !name.endsWith(CLAIM)) continue;
+    if (!LEFTOVER.test(name)) continue;
     const path = join(directory, name);
     const since = await stat(path).catch(() => undefined);
     if (since === undefined || !(Date.now() - since.mtimeMs > ORPHAN_AGE)) continue;
@@ -100,7 +102,7 @@ interface Change {
 
 async function change(directory: string, name: string, { prepare, commit }: Change): Promise<void> {
   const claim = join(directory, name + CLAIM);
-  const end = performance.now() + GIVE_UP;
+  let end: number | undefined;
   do {
     const token = randomUUID();
     const temporary = join(directory, token + TEMPORARY);
@@ -109,6 +111,7 @@ async function change(directory: string, name: string, { prepare, commit }: Chan
     try {
       await makeTemporary(directory, temporary);
       await prepare(join(temporary, token));
+      end ??= performance.now() + GIVE_UP;
       if (await claimed(temporary, claim, end)) {
         home = claim;
         done = await commit(join(claim, token));

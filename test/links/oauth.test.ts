@@ -317,8 +317,8 @@ describe('a server that is never content', () => {
     expect(provider.redirects).toHaveLength(1);
   });
 
-  test('asks for the scope that was just granted: an error at once, and the user is left in peace', async () => {
-    const server = await authServer({ scopeOf: { work: 'admin' } });
+  test.each([true, false])('asks for the scope that was just granted (named: %s): an error at once, and the user is left in peace', async (namesScope) => {
+    const server = await authServer({ scopeOf: { work: 'admin' }, namesScope });
     const { client, provider } = await connected(server);
     await expect(work(client)).rejects.toBeInstanceOf(UnauthorizedError);
     await client.finishAuth(await provider.consent());

@@ -10,7 +10,7 @@ import { startEverything } from '../support/everything.ts';
 import { startRecordingProxy } from '../support/recording-proxy.ts';
 import { startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-import type { Command, Report } from './client.process.ts';
+import type { Command, Report } from './program.process.ts';
 
 /** Item 1 of what must hold: a second process goes on where the first one was, and its first request is its user's own. */
 
@@ -21,7 +21,7 @@ afterEach(() => rm(directory, { recursive: true, force: true }));
 type Program = ClientProcess<Report, Command>;
 
 async function start(url: URL): Promise<Program> {
-  const program: Program = runScript(new URL('./client.process.ts', import.meta.url), [url.href, directory]);
+  const program: Program = runScript(new URL('./program.process.ts', import.meta.url), [url.href, directory]);
   await program.next('connected');
   return program;
 }

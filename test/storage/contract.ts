@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConflictError, StoreError } from '../../src/errors.ts';
 import type { Store } from '../../src/storage/store.ts';
+import { increment } from './increment.ts';
 
 export interface StoreUnderTest {
   store: Store;
@@ -339,17 +340,4 @@ async function contents(store: Store): Promise<Record<string, string | undefined
   const found: Record<string, string | undefined> = {};
   for await (const key of store.keys('')) found[key] = (await store.get(key))?.value;
   return found;
-}
-
-/** Adds one to the number under a key, trying again until nobody was in between. */
-export async function increment(store: Store, key: string): Promise<void> {
-  for (;;) {
-    const current = await store.get(key);
-    try {
-      await store.set(key, `${Number(current?.value ?? 0) + 1}`, current?.revision ?? null);
-      return;
-    } catch (error) {
-      if (!(error instanceof ConflictError)) throw error;
-    }
-  }
 }

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { fileStore } from '../../src/storage/file-store.ts';
-import { increment } from './contract.ts';
+import { increment } from './increment.ts';
 
 /**
  * Another process that uses a file store, for `file-store.test.ts`: `<task> <directory> <key> <times>`. It tells its parent what

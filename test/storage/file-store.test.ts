@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import fs, { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
@@ -10,7 +10,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StoreError } from '../../src/errors.ts';
 import { fileStore, type DamagedFile } from '../../src/storage/file-store.ts';
 import type { Store } from '../../src/storage/store.ts';
-import { describeStore, increment } from './contract.ts';
+import { describeStore } from './contract.ts';
+import { increment } from './increment.ts';
 
 
 /** The functions themselves, for tests that put others in their place. */
@@ -359,20 +360,22 @@ describe('The file store', () => {
     it('is removed on first use, but only when it is old', async () => {
       await opened().set('key', 'value');
       const old = new Date(Date.now() - 6 * 60_000);
-      for (const name of ['old.tmp', `${nameOf('a')}.claim`, 'fresh.tmp', 'README', `${nameOf('b')}.damaged-1`]) {
+      const fresh = `${randomUUID()}.tmp`;
+      const others = ['README', 'other.tmp', 'other.claim', `${nameOf('b')}.damaged-1`];
+      for (const name of [`${randomUUID()}.tmp`, `${nameOf('a')}.claim`, fresh, ...others]) {
         await mkdir(join(directory, name));
         await writeFile(join(directory, name, 'entry'), 'half a rec');
-        if (name !== 'fresh.tmp') await utimes(join(directory, name), old, old);
+        if (name !== fresh) await utimes(join(directory, name), old, old);
       }
       const next = opened();
       expect((await next.get('key'))?.value).toBe('value');
       await next.close();
-      expect((await readdir(directory)).sort()).toEqual([nameOf('key'), 'README', 'fresh.tmp', `${nameOf('b')}.damaged-1`].sort());
+      expect((await readdir(directory)).sort()).toEqual([nameOf('key'), fresh, ...others].sort());
     });
 
     it('does not count as a key', async () => {
       await opened().set('key', 'value');
-      await mkdir(join(directory, 'fresh.tmp'));
+      await mkdir(join(directory, `${randomUUID()}.tmp`));
       await mkdir(join(directory, `${nameOf('key')}.claim`));
       expect(await listed(opened())).toEqual(['key']);
     });

@@ -4,6 +4,8 @@ export interface AuthServerOptions {
   lifetime?: number;
   /** The scope that a tool (or another RPC method) needs beyond the usual one. */
   scopeOf?: Record<string, string>;
+  /** Whether the answer to a token request names the scope, as it need not where that is the one asked for. Default: true. */
+  namesScope?: boolean;
 }
 
 /** One request to the protected resource. */

@@ -8,7 +8,8 @@ import { listen } from './ports.ts';
 import { createFixtureServer } from './tools.ts';
 import { rpcEntries } from './wire-journal.ts';
 
-let options: Required<AuthServerOptions> = { lifetime: 3600, scopeOf: {} };
+const defaults: Required<AuthServerOptions> = { lifetime: 3600, scopeOf: {}, namesScope: true };
+let options = defaults;
 /** What everybody gets who asks for nothing else, and what every request needs. */
 const BASE_SCOPE = 'mcp';
 
@@ -74,7 +75,7 @@ function issue(grant: Grant, res: ServerResponse): void {
   const refresh = `refresh-${randomUUID()}`;
   accessTokens.set(access, { ...grant, expiresAt: Date.now() + options.lifetime * 1000 });
   refreshTokens.set(refresh, grant);
-  answer(res, 200, { access_token: access, token_type: 'Bearer', expires_in: options.lifetime, refresh_token: refresh, scope: grant.scope });
+  answer(res, 200, { access_token: access, token_type: 'Bearer', expires_in: options.lifetime, refresh_token: refresh, ...(options.namesScope && { scope: grant.scope }) });
 }
 
 function oauthError(res: ServerResponse, error: string): void {
@@ -171,7 +172,7 @@ async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> 
 
 const controls: AuthControls = {
   async reset(next) {
-    options = { lifetime: 3600, scopeOf: {}, ...next };
+    options = { ...defaults, ...next };
     await Promise.all([...sessions.values()].map((transport) => transport.close()));
     for (const memory of [clients, codes, accessTokens, refreshTokens, sessions]) memory.clear();
     counters = { ...noCounts };
