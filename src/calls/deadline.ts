@@ -18,7 +18,9 @@ export interface DeadlineOptions {
 export class Deadline {
   readonly #options: DeadlineOptions;
   readonly #abort = new AbortController();
+  /** When the total is over, and when the call's own time is, on the clock of `performance.now()`. */
   readonly #endsAt: number;
+  #dueAt = 0;
   #stop: () => void;
   readonly #release: () => void;
   #error: unknown;
@@ -42,6 +44,11 @@ export class Deadline {
     return this.#abort.signal;
   }
 
+  /** The time that is left, in ms. */
+  get left(): number {
+    return Math.min(this.#dueAt, this.#endsAt) - performance.now();
+  }
+
   /** The call makes progress: it gets its time anew, within the total. */
   progress(): void {
     this.#stop();
@@ -61,6 +68,7 @@ export class Deadline {
 
   #arm(): () => void {
     const { call, total } = this.#options;
+    this.#dueAt = performance.now() + call;
     const left = this.#endsAt - performance.now();
     return after(Math.min(call, left), () => {
       const [name, limit] = left < call && total !== call ? (['timeout.total', total] as const) : ([this.#options.setBy, call] as const);

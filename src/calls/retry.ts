@@ -32,6 +32,8 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
         if (error instanceof RepriseError && error.outcome) deadline.outcome = error.outcome === 'unknown' ? 'unknown' : 'not-sent';
         deadline.lastFailure = error;
         const asked = error instanceof RefusedError ? (error.retryAfter ?? 0) : 0;
+        // Waiting would end in the deadline: better to say so now, while there is time to do something else (G5).
+        if (asked > deadline.left) throw tooLate(error as RefusedError, asked, deadline.left);
         const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
         onRetry({ attempt: attemptNumber, delay, reason: error.message });
         await sleep(delay, deadline.signal);
@@ -42,4 +44,9 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
     deadline.throwIfOver();
     throw error;
   }
+}
+
+function tooLate(error: RefusedError, asked: number, left: number): RefusedError {
+  const message = `${error.message} The server asks to wait ${Math.round(asked)} ms, and the call has only ${Math.round(left)} ms left, so it was given up.`;
+  return new RefusedError(message, { status: error.status, retryAfter: error.retryAfter, cause: error });
 }
