@@ -84,7 +84,7 @@ export interface Connector {
   finishAuth?(code: string): Promise<void>;
 }
 
-export interface ServerAddress {
+interface ServerAddress {
   /** Origin and path. */
   readonly url: string;
   /** The query, if any. It may hold a secret, so it is only ever stored as a digest. */

@@ -36,7 +36,7 @@ function parseJson(text: string): unknown {
 /**
  * Only the shape that routing needs. What is in a result is for the SDK's schemas to judge, so that nothing is checked twice.
  */
-export function asMessage(value: unknown): JSONRPCMessage | undefined {
+function asMessage(value: unknown): JSONRPCMessage | undefined {
   if (!isObject(value) || value['jsonrpc'] !== '2.0') return undefined;
   const { id, method, result, error } = value;
   if (method !== undefined) {

@@ -5,7 +5,7 @@ import type { Tell } from './events.ts';
 import { canonical, parseRecord, type SessionRecord, serializeRecord } from './record.ts';
 
 /** What a stored session must match to be taken up. */
-export interface SessionScope {
+interface SessionScope {
   readonly url: string;
   readonly principal: string | undefined;
 }

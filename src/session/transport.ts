@@ -1,11 +1,11 @@
 import type { Transport, TransportSendOptions } from '@modelcontextprotocol/sdk/shared/transport.js';
-import {
-  type InitializeRequest,
-  type InitializeResult,
-  type JSONRPCMessage,
-  type JSONRPCNotification,
-  type JSONRPCRequest,
-  type JSONRPCResponse,
+import type {
+  InitializeRequest,
+  InitializeResult,
+  JSONRPCMessage,
+  JSONRPCNotification,
+  JSONRPCRequest,
+  JSONRPCResponse,
 } from '@modelcontextprotocol/sdk/types.js';
 import { asyncDispose } from '../dispose.ts';
 import { ClosedError, SessionLostError } from '../errors.ts';

@@ -1,7 +1,7 @@
 import type { JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse } from '@modelcontextprotocol/sdk/types.js';
 import { ClosedError } from '../errors.ts';
 import type { Ending, Link } from '../links/link.ts';
-import { type Answer, Correlator, PendingCall } from './correlator.ts';
+import { type Answer, Correlator, type PendingCall } from './correlator.ts';
 import { badServer, describeRequest, errorOf } from './outcome.ts';
 import { transmit } from './transmit.ts';
 

@@ -561,15 +561,21 @@ describe.each([
     });
 
     test('is read only so far, and an endless one is let go', async () => {
+      let written = 0;
       const server = await scripted(async (_, res) => {
         res.writeHead(503);
-        await writePieces(res, ['overloaded '.repeat(10_000)]);
+        const piece = 'overloaded '.repeat(6000);
+        while (!res.destroyed && written < 100 * LIMIT) {
+          written += piece.length;
+          await writePieces(res, [piece]);
+        }
       });
 
       const { ending } = await send(link(server.url));
 
       expect(ending).toMatchObject({ type: 'refused', failure: { status: 503, text: expect.stringContaining('overloaded') } });
       await server.seen[0]?.closed;
+      expect(written).toBeLessThan(16 * LIMIT);
     });
 
     test('whose text never comes is still a refusal', async () => {

@@ -159,6 +159,31 @@ describe('the user', () => {
     expect(client.session.id).toBe(session);
   });
 
+  test('is not asked again for a call that was challenged with the others and hears of it late', async () => {
+    const server = await authServer();
+    let hold: Promise<void> | undefined;
+    const fetch: Fetch = async (...args) => {
+      const held = hold;
+      hold = undefined;
+      const response = await globalThis.fetch(...args);
+      await held;
+      return response;
+    };
+    const { client, provider } = await connected(server, { fetch });
+    await server.revokeAccess();
+    await server.revokeRefresh();
+    let release = (): void => {};
+    hold = new Promise((resolve) => (release = resolve));
+    const late = failure(echo(client));
+    await waitFor(() => hold === undefined);
+
+    await expect(echo(client)).rejects.toBeInstanceOf(UnauthorizedError);
+    release();
+
+    expect(await late).toBeInstanceOf(UnauthorizedError);
+    expect(provider.redirects).toHaveLength(2);
+  });
+
   test('is not asked over and over by a stream that nobody waits for', async () => {
     const server = await authServer();
     const { client, provider } = await connected(server, { listen: true });

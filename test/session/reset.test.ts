@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { connect, memoryStore, OutcomeUnknownError, RefusedError, ResilientClient, SessionLostError } from '../../src/index.ts';
-import type { SessionEvents } from '../../src/index.ts';
+import { connect, memoryStore, OutcomeUnknownError, RefusedError, type ResilientClient, type SessionEvents, SessionLostError } from '../../src/index.ts';
 import { lostDialects } from '../support/dialects.ts';
 import { startEverything } from '../support/everything.ts';
 import { startRecordingProxy } from '../support/recording-proxy.ts';
