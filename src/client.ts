@@ -29,6 +29,10 @@ type Request = Parameters<Client['request']>[0];
 export class ResilientClient extends Client {
   readonly #options: ConnectOptions;
   readonly #session: SessionTransport;
+  /** The calls that are not settled yet. */
+  readonly #calls = new Set<Deadline>();
+  /** The last close, which may be under way. */
+  #leaving: Promise<void> = Promise.resolve();
   /** What the server says of its tools, where that is believed: which of them may be called again. */
   #repeatable: ReadonlySet<string> = new Set();
   /** Answers the SDK's next `tools/list`, which must not go over the wire. */
@@ -41,6 +45,7 @@ export class ResilientClient extends Client {
       ...options.client,
       ...(options.capabilities ? { capabilities: options.capabilities } : {}),
     });
+    guardOnError(this);
     this.#options = options;
     this.#session = new SessionTransport(target, sessionOptionsOf(options));
     // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.
@@ -65,6 +70,9 @@ export class ResilientClient extends Client {
       throw new TypeError('a ResilientClient has its own transport; for another one use the SDK\'s Client over a SessionTransport');
     }
     const { signal } = this.#options;
+    // The SDK does not wait for the close that follows a failed connect.
+    await this.#leaving;
+    if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
     this.#session.onmessage = (message) => {
       if ('method' in message && message.method === 'notifications/tools/list_changed') this.#session.remember(TOOLS, undefined);
     };
@@ -101,17 +109,23 @@ export class ResilientClient extends Client {
 
   /** Leaves. With a store the session stays resumable; without one it is ended on the server (DELETE). */
   override async close(): Promise<void> {
-    await this.#session.close();
+    await this.#leave(this.#session.close());
   }
 
   /** Ends the session on the server (DELETE), forgets it, and closes. */
   async end(): Promise<void> {
-    await this.#session.end();
+    await this.#leave(this.#session.end());
   }
 
   /** The same as {@link close}, for `await using`. */
   async [asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #leave(leaving: Promise<void>): Promise<void> {
+    this.#leaving = leaving;
+    for (const call of this.#calls) call.close();
+    await leaving;
   }
 
   /** Output validation must hold from the first call of a resumed session on: the SDK gets the tools that it knew before. */
@@ -142,11 +156,11 @@ export class ResilientClient extends Client {
     const call = options.timeout ?? usual;
     const total = options.maxTotalTimeout ?? (isHandshake ? call : (limits.total ?? Math.max(call, DEFAULTS.timeout.total)));
     const deadline = new Deadline({ what: describeRequest(request), setBy: isHandshake ? 'timeout.connect' : 'timeout.call', call, total, signal });
+    this.#calls.add(deadline);
     try {
       deadline.throwIfOver();
       const attemptOptions: RequestOptions = {
         ...rest,
-        signal: deadline.signal,
         // The deadline is ours: the SDK's timer must never be the first.
         timeout: LONGEST_TIMER,
         ...(onprogress
@@ -159,7 +173,7 @@ export class ResilientClient extends Client {
           : {}),
       };
       delete attemptOptions.maxTotalTimeout;
-      const result = await retrying(() => send(attemptOptions), {
+      const result = await retrying(() => deadline.during((attemptSignal) => send({ ...attemptOptions, signal: attemptSignal })), {
         deadline,
         safe: safe ?? this.#isSafe(request),
         retry: retry === false ? false : { ...DEFAULTS.retry, ...retry },
@@ -168,6 +182,7 @@ export class ResilientClient extends Client {
       if (request.method === 'tools/list') this.#noteTools(request, result as ListToolsResult);
       return result;
     } finally {
+      this.#calls.delete(deadline);
       deadline.dispose();
     }
   }
@@ -198,3 +213,21 @@ export class ResilientClient extends Client {
 const TOOLS = 'tools';
 /** The longest time that a timer can hold, in ms. */
 const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** The SDK calls the user's `onerror` from promises that nobody awaits: what it throws there would end the process (G11). */
+function guardOnError(client: Client): void {
+  let listener: ((error: Error) => void) | undefined;
+  const guarded = (error: Error): void => {
+    try {
+      listener?.(error);
+    } catch {
+      // Whoever throws in an error handler has nowhere left to be told.
+    }
+  };
+  Object.defineProperty(client, 'onerror', {
+    configurable: true,
+    enumerable: true,
+    get: () => listener && guarded,
+    set: (next: typeof listener) => (listener = next),
+  });
+}

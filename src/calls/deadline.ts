@@ -1,5 +1,5 @@
-import { DeadlineError, type FailedOutcome } from '../errors.ts';
-import { after } from '../timers.ts';
+import { ClosedError, DeadlineError, type FailedOutcome } from '../errors.ts';
+import { after, sleep } from '../timers.ts';
 
 export interface DeadlineOptions {
   /** The name of the call, for the error. */
@@ -24,6 +24,8 @@ export class Deadline {
   #stop: () => void;
   readonly #release: () => void;
   #error: unknown;
+  #pausing = false;
+  #closed = false;
   /** What became of the call so far, should it end now. */
   outcome: FailedOutcome = 'not-sent';
   /** Why the last attempt failed, for the error. */
@@ -58,6 +60,37 @@ export class Deadline {
   /** Throws why the call is over, if it is: a `DeadlineError`, or the reason of the caller's signal as it is. */
   throwIfOver(): void {
     if (this.#abort.signal.aborted) throw this.#error;
+  }
+
+  /** Runs an attempt under a signal of its own: the SDK leaves its listener on the signal that it is given. */
+  async during<T>(attempt: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const own = new AbortController();
+    const onAbort = (): void => own.abort(this.#error);
+    this.signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await attempt(own.signal);
+    } finally {
+      this.signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Waits between two attempts. Rejects when the call is over, or its client closed. */
+  async pause(delay: number): Promise<void> {
+    this.#pausing = true;
+    if (this.#closed) this.close();
+    try {
+      await sleep(delay, this.signal);
+    } finally {
+      this.#pausing = false;
+    }
+  }
+
+  /** The client is closed: no further attempt is made. One that is under way hears of it from its connection, which knows more. */
+  close(): void {
+    this.#closed = true;
+    if (!this.#pausing) return;
+    const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run.';
+    this.#end(new ClosedError(`The client was closed while ${this.#options.what} waited to be sent again. ${became}`, { outcome: this.outcome, cause: this.lastFailure }));
   }
 
   /** Lets go of the timer and of the caller's signal. */

@@ -1,7 +1,7 @@
 import pRetry from 'p-retry';
 import { RefusedError, RepriseError } from '../errors.ts';
 import type { RetryOptions } from '../options.ts';
-import { backoffDelay, sleep } from '../timers.ts';
+import { backoffDelay } from '../timers.ts';
 import type { Deadline } from './deadline.ts';
 import { outcomeOf, VERDICTS } from './verdict.ts';
 
@@ -36,7 +36,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
         if (asked > deadline.left) throw tooLate(error as RefusedError, asked, deadline.left);
         const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
         onRetry({ attempt: attemptNumber, delay, reason: error.message });
-        await sleep(delay, deadline.signal);
+        await deadline.pause(delay);
         return true;
       },
     });

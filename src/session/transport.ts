@@ -60,6 +60,7 @@ export class SessionTransport implements Transport {
   readonly #wire: Wire;
   readonly #lifecycle: Lifecycle;
   #started = false;
+  #closing: Promise<void> | undefined;
 
   /** @throws TypeError or RangeError for a target or an option that makes no sense */
   constructor(target: Target, options: SessionOptions = {}) {
@@ -245,27 +246,40 @@ export class SessionTransport implements Transport {
   }
 
   #report(error: Error): void {
-    try {
-      this.onerror?.(error);
-    } catch {
-      // Whoever throws in an error handler has nowhere left to be told (G11).
-    }
+    report(this.onerror, error);
   }
 
   async #close(what: 'keep' | 'end'): Promise<void> {
-    if (!this.#started) return;
-    this.#started = false;
+    if (this.#started) {
+      this.#started = false;
+      this.#closing = this.#shut(what);
+    }
+    await this.#closing;
+  }
+
+  async #shut(what: 'keep' | 'end'): Promise<void> {
     this.#wire.shut();
     await this.#lifecycle.close(what);
-    try {
-      this.onclose?.();
-    } catch (error) {
-      this.#report(error as Error);
-    }
-    // The SDK's Client chains its own to what it finds here: what is left from this connection would hear the next one's messages too.
+    // The SDK's Client chains its own to what it finds here: what was left from this connection would hear the next one's messages too.
+    const { onclose, onerror } = this;
     this.onmessage = undefined;
     this.onclose = undefined;
     this.onerror = undefined;
+    try {
+      // May connect again at once.
+      onclose?.();
+    } catch (error) {
+      report(onerror, error as Error);
+    }
+  }
+}
+
+/** Whoever throws in an error handler has nowhere left to be told (G11). */
+function report(onerror: SessionTransport['onerror'], error: Error): void {
+  try {
+    onerror?.(error);
+  } catch {
+    // Said above.
   }
 }
 

@@ -1,0 +1,180 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { ClosedError, connect, memoryStore, ResilientClient } from '../../src/index.ts';
+import { fileStore } from '../../src/node.ts';
+import { type FixtureProcess, startServer } from '../support/server.ts';
+import { waitFor } from '../support/wait.ts';
+import { connected, failure, say, startClients, started, streamOpen, temporaryDirectory, wireOf } from './clients.ts';
+
+/** G9 after `close()` nothing of ours is left; G11 nothing that a user does in a listener can break us. */
+
+let server: FixtureProcess;
+beforeAll(async () => void (server = await startServer()));
+afterAll(() => server.stop());
+beforeEach(() => server.clearRequests());
+
+const deletes = () => wireOf(server, 'DELETE');
+
+describe('G9 a process that has closed its client', () => {
+  test.each([
+    { mode: 'sse', kept: true },
+    { mode: 'sse', kept: false },
+    { mode: 'json', kept: true },
+    { mode: 'json', kept: false },
+  ] as const)('ends by itself, at once, with nothing left ($mode, store: $kept)', async ({ mode, kept }) => {
+    await using own = await startServer({ mode });
+    const store = kept ? await temporaryDirectory() : undefined;
+    await using clients = startClients();
+    clients.send({ type: 'connect', url: own.url.href, count: 3, ...(store === undefined ? {} : { store }) });
+    await clients.next('connected');
+    clients.send({ type: 'echo', times: 5 });
+    expect((await clients.next('echoed')).wrong).toEqual([]);
+    await streamOpen(own);
+    clients.send({ type: 'close' });
+    expect((await clients.next('closed')).resources).toEqual([]);
+    expect(await clients.exit).toMatchObject({ code: 0 });
+    expect(clients.stderr).toBe('');
+  });
+
+  test('ends by itself when a call was in flight', async () => {
+    await using clients = startClients();
+    clients.send({ type: 'connect', url: server.url.href });
+    await clients.next('connected');
+    clients.send({ type: 'call', name: 'work', arguments: { nonce: 'in flight', ms: 600_000 } });
+    await started(server, 'in flight');
+    clients.send({ type: 'close' });
+    expect(await clients.next('failed')).toMatchObject({ name: 'ClosedError', outcome: 'unknown' });
+    expect((await clients.next('closed')).resources).toEqual([]);
+    expect(await clients.exit).toMatchObject({ code: 0 });
+  });
+});
+
+describe('close() and end()', () => {
+  test('without a store the session is ended on the server', async () => {
+    const client = await connect(server.url);
+    const { id } = client.session;
+    await client.close();
+    expect(await deletes()).toMatchObject([{ sessionId: id, status: 200 }]);
+    expect(await server.sessions()).not.toContain(id);
+  });
+
+  test('with a store the session stays, on the server and in the store', async () => {
+    const store = memoryStore();
+    const client = await connect(server.url, { store });
+    const { id } = client.session;
+    await client.close();
+    expect(await deletes()).toEqual([]);
+    expect(await server.sessions()).toContain(id);
+    expect((await connected(server.url, { store })).session).toMatchObject({ id, resumed: true });
+  });
+
+  test('end() ends it for good, on the server and in the store', async () => {
+    const store = memoryStore();
+    const client = await connect(server.url, { store });
+    const { id, key = '' } = client.session;
+    await client.end();
+    expect(await deletes()).toMatchObject([{ sessionId: id }]);
+    expect(await store.get(key)).toBeUndefined();
+    expect((await connected(server.url, { store })).session.resumed).toBe(false);
+  });
+
+  test('end() leaves alone what another client has stored in the meantime', async () => {
+    const store = memoryStore();
+    const client = await connect(server.url, { store, listen: false });
+    const { key = '' } = client.session;
+    const record = JSON.parse((await store.get(key))?.value ?? '') as object;
+    await store.set(key, JSON.stringify({ ...record, id: 'another' }));
+    await client.end();
+    expect(JSON.parse((await store.get(key))?.value ?? '{}')).toMatchObject({ id: 'another' });
+  });
+
+  test('end() gets by where the server does not let clients end sessions (405)', async () => {
+    const client = await connect(server.url);
+    await server.behave({ post: { status: 405, times: 1, onlyMethod: 'DELETE' } });
+    await expect(client.end()).resolves.toBeUndefined();
+    expect(client.session.state).toBe('closed');
+  });
+
+  test('await using closes, also when the block throws', async () => {
+    const failed = (async () => {
+      await using client = await connect(server.url);
+      expect(client.session.state).not.toBe('closed');
+      throw new Error('my own');
+    })();
+    await expect(failed).rejects.toThrow('my own');
+    expect(await deletes()).toHaveLength(1);
+  });
+
+  test('closing twice, or before connecting, does nothing', async () => {
+    const client = new ResilientClient(server.url);
+    await client.close();
+    await client.connect();
+    await Promise.all([client.close(), client.close()]);
+    await client.close();
+    expect(await deletes()).toHaveLength(1);
+  });
+
+  test('the same client object connects again', async () => {
+    const client = await connected(server.url, { store: memoryStore() });
+    await say(client, 'echo', { text: 'one' });
+    await client.close();
+    expect(await failure(say(client, 'echo', { text: 'closed' }))).toBeInstanceOf(Error);
+    await client.connect();
+    expect(client.session.resumed).toBe(true);
+    expect(await say(client, 'echo', { text: 'two' })).toBe('two');
+  });
+
+  test('calls in flight settle with ClosedError, which says what became of them', async () => {
+    const client = await connected(server.url);
+    const running = failure(say(client, 'work', { nonce: 'running', ms: 600_000 }));
+    await started(server, 'running');
+    await client.close();
+    const error = await running;
+    expect(error).toBeInstanceOf(ClosedError);
+    expect(error).toMatchObject({ outcome: 'unknown' });
+  });
+});
+
+describe('G11', () => {
+  test('listeners that throw break nothing', async () => {
+    await using own = await startServer();
+    const client = await connected(own.url, { store: memoryStore() });
+    const thrown = (): never => {
+      throw new Error('a listener of the user');
+    };
+    for (const name of ['state', 'resumed', 'reset', 'degraded', 'cursorLost', 'warning', 'retry'] as const) client.events.on(name, thrown);
+    client.onerror = thrown;
+    client.onclose = thrown;
+    client.fallbackNotificationHandler = thrown;
+    await streamOpen(own);
+    await own.notify('heard by a handler that throws');
+    await own.forget();
+    expect(await say(client, 'echo', { text: 'after a reset' })).toBe('after a reset');
+    await streamOpen(own);
+    await own.closeStreams();
+    await own.restart();
+    expect(await say(client, 'look', { nonce: 'x' }, { safe: true })).toBe('done:x');
+    await client.close();
+    expect(client.session.state).toBe('closed');
+  });
+
+  test('cuts, restarts and closes leave no unhandled rejection', async () => {
+    const unhandled: unknown[] = [];
+    const note = (error: unknown): void => void unhandled.push(error);
+    process.on('unhandledRejection', note);
+    onTestFinished(() => void process.off('unhandledRejection', note));
+    await using own = await startServer({ eventStore: true });
+    const store = fileStore(await temporaryDirectory());
+    for (let i = 0; i < 5; i++) {
+      const client = await connected(own.url, { store });
+      const calls = Array.from({ length: 10 }, (_, n) => say(client, 'work', { nonce: `${i} ${n}`, ms: 600_000 }).catch(() => {}));
+      await waitFor(async () => (await own.executions()).length >= (i + 1) * 10);
+      if (i % 2 === 0) await own.cut();
+      else await own.restart();
+      await client.close();
+      await Promise.all(calls);
+    }
+    // Unhandled rejections are told when the microtasks are done.
+    await new Promise((resolve) => void setImmediate(resolve));
+    expect(unhandled).toEqual([]);
+  });
+});
