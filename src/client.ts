@@ -69,15 +69,25 @@ export class ResilientClient extends Client {
     if (transport !== undefined && transport !== this.#session) {
       throw new TypeError('a ResilientClient has its own transport; for another one use the SDK\'s Client over a SessionTransport');
     }
-    const { signal } = this.#options;
+    const { signal } = { ...this.#options, ...options };
     // The SDK does not wait for the close that follows a failed connect.
     await this.#leaving;
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
     this.#session.onmessage = (message) => {
       if ('method' in message && message.method === 'notifications/tools/list_changed') this.#session.remember(TOOLS, undefined);
     };
-    await super.connect(this.#session, { ...(signal ? { signal } : {}), ...options });
-    await this.#recallTools();
+    // The SDK listens to a signal during the first half of the handshake only.
+    const giveUp = (): void => void this.close();
+    signal?.addEventListener('abort', giveUp, { once: true });
+    try {
+      await super.connect(this.#session, { ...options, ...(signal ? { signal } : {}) });
+      await this.#recallTools();
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', giveUp);
+    }
   }
 
   /** OAuth: exchanges the code that the user came back with. Then `connect()` again. */

@@ -47,7 +47,7 @@ function send({ method, url, headers, body, signal }: HttpRequest, agents: { htt
     let connected = false;
     request.once('socket', (socket) => {
       // A socket from the pool may carry the request at once: from then on nobody knows.
-      if (request.reusedSocket || !(socket.connecting || secure)) connected = true;
+      if (!socket.connecting) connected = true;
       else socket.once(secure ? 'secureConnect' : 'connect', () => (connected = true));
     });
     // Without an error: one for a request whose answer is already complete would have no listener and end the process.

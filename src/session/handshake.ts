@@ -1,11 +1,10 @@
 import type { InitializeRequest, InitializeResult } from '@modelcontextprotocol/sdk/types.js';
 import { DeadlineError } from '../errors.ts';
 import type { Connector, Ending, Link } from '../links/link.ts';
-import { after } from '../timers.ts';
 import type { PendingCall } from './correlator.ts';
 import { badServer, errorOf } from './outcome.ts';
 import { isInitializeResult, isSessionId } from './record.ts';
-import { resultOf, type Wire } from './wire.ts';
+import { limit, resultOf, type Wire } from './wire.ts';
 
 export interface HandshakeOptions {
   readonly params: InitializeRequest['params'];
@@ -35,10 +34,7 @@ export async function shakeHands(connector: Connector, options: HandshakeOptions
   const { params, wire, timeout, signal } = options;
   const call = wire.openOwn({ method: 'initialize', params });
   const giveUp = (): void => call.abort.abort(signal?.reason);
-  const stop = after(timeout, () => {
-    call.fail(new DeadlineError(`The server did not answer the handshake within ${timeout} ms (timeout.connect).`, { outcome: 'not-sent', timeout }));
-    call.abort.abort(new Error('the handshake timed out'));
-  });
+  const stop = limit(call, timeout);
   signal?.addEventListener('abort', giveUp, { once: true });
   try {
     return await attempt(call, connector, options);
@@ -71,12 +67,20 @@ async function attempt(call: PendingCall, connector: Connector, options: Handsha
 
   async function sendOver(over: Link): Promise<Ending> {
     try {
-      await over.open();
+      await Promise.race([over.open(), aborted(call.abort.signal)]);
     } catch (error) {
       return { type: 'not-sent', error: error as Error };
     }
     return options.wire.send(call, over, (head) => (sessionId = head.sessionId));
   }
+}
+
+/** Rejects when the signal aborts: a pipe may never open. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
 }
 
 function judge(link: Link, id: string | undefined, initialized: unknown, connector: Connector): Handshake {

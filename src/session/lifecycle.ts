@@ -5,7 +5,7 @@ import { DEFAULTS, type SessionOptions } from '../options.ts';
 import type { Tell } from './events.ts';
 import { type Handshake, shakeHands } from './handshake.ts';
 import { SessionKeeper, sessionKey } from './keeper.ts';
-import { ensureTaken } from './outcome.ts';
+import { ensureTaken, late } from './outcome.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
 import { ServerStream } from './server-stream.ts';
@@ -37,6 +37,10 @@ export class Lifecycle {
   #renewal: Promise<ActiveSession> | undefined;
   #stream: ServerStream | undefined;
   #generation = 0;
+  /** Counts up with each close. What was begun before one says nothing about what came after it. */
+  #epoch = 0;
+  /** When the handshake that is under way must be over, on the clock of `performance.now()`. */
+  #handshakeBy = 0;
   #lastUsedAt: number | undefined;
   /** Whether the last thing we know of the server is that it answers. */
   #reachable = false;
@@ -83,9 +87,10 @@ export class Lifecycle {
   async attach(params: InitializeRequest['params'], signal: AbortSignal): Promise<ActiveSession | undefined> {
     this.#params = params;
     if (!this.#machine.enter({ name: 'loading' })) throw new Error('the session is already initialized');
+    const epoch = this.#epoch;
     this.#keeper ??= await this.#createKeeper();
     const record = await this.#keeper?.load(params.capabilities);
-    if (signal.aborted || this.state.name !== 'loading') return undefined;
+    if (signal.aborted || epoch !== this.#epoch) return undefined;
     if (record) {
       const session = this.#takeUp(record);
       this.#machine.enter({ name: 'resuming', session });
@@ -97,6 +102,7 @@ export class Lifecycle {
       this.#machine.enter({ name: 'negotiating', session });
       return session;
     } catch (error) {
+      if (epoch !== this.#epoch) throw error;
       const denied = this.#host.options.authProvider !== undefined && !(error instanceof RepriseError);
       this.#machine.enter({ name: denied ? 'authorizing' : 'failed', error: error as Error });
       throw error;
@@ -167,6 +173,8 @@ export class Lifecycle {
     const { state } = this;
     const session = 'session' in state ? state.session : undefined;
     this.#machine.enter({ name: 'closing' });
+    this.#epoch++;
+    this.#renewal = undefined;
     this.#stopListening();
     if (session && what === 'end' && state.name !== 'lost') {
       await this.#keeper?.forget(session.id ?? '');
@@ -186,35 +194,53 @@ export class Lifecycle {
 
   /** One new session in place of a lost one, whatever the number of calls that ask for it (G6). */
   #renew(): Promise<ActiveSession> {
-    this.#renewal ??= this.#replaceLost().finally(() => (this.#renewal = undefined));
-    return this.#renewal;
+    if (this.#renewal) return this.#renewal;
+    const renewal = this.#replaceLost().finally(() => {
+      if (this.#renewal === renewal) this.#renewal = undefined;
+    });
+    this.#renewal = renewal;
+    return renewal;
   }
 
   async #replaceLost(): Promise<ActiveSession> {
     const { state } = this;
     if (state.name !== 'lost' || !this.#params) throw new Error('there is no lost session to replace');
     const { session: lost, reason } = state;
+    const epoch = this.#epoch;
     this.#machine.enter({ name: 'negotiating' });
     try {
       // Another process may have met the same loss, and been quicker.
       const record = await this.#keeper?.load(this.#params.capabilities, lost.id);
-      const session = record ? this.#takeUp(record) : await this.#establish(await this.#handshake(this.#params));
+      const session = record ? this.#takeUp(record) : await this.#negotiate(this.#params);
       if (record) this.#machine.enter({ name: 'resuming', session });
       if (!session.resumed) await this.#restore(session);
       this.#host.tell('reset', { reason, adopted: session.resumed });
       this.#announceChange(session);
       return session;
     } catch (error) {
-      this.#machine.enter({ name: 'lost', session: lost, reason });
+      if (epoch === this.#epoch) this.#machine.enter({ name: 'lost', session: lost, reason });
+      throw error;
+    }
+  }
+
+  /** A whole handshake. One that does not come to its end leaves no session behind. */
+  async #negotiate(params: InitializeRequest['params']): Promise<ActiveSession> {
+    const session = await this.#handshake(params);
+    try {
+      return await this.#establish(session);
+    } catch (error) {
+      this.#dismiss(session);
       throw error;
     }
   }
 
   async #handshake(params: InitializeRequest['params'], signal?: AbortSignal): Promise<ActiveSession> {
+    const timeout = this.#connectTimeout;
+    this.#handshakeBy = performance.now() + timeout;
     const handshake: Handshake = await shakeHands(this.#connector, {
       params,
       wire: this.#host.wire,
-      timeout: this.#host.options.timeout?.connect ?? DEFAULTS.timeout.connect,
+      timeout,
       openLink: (connector) => this.#openLink(connector),
       signal,
     }).catch((error: unknown) => {
@@ -249,7 +275,10 @@ export class Lifecycle {
 
   /** Completes a handshake: from here on the session is open, stored, and listened to. */
   async #establish(session: ActiveSession, message: JSONRPCNotification = { jsonrpc: '2.0', method: 'notifications/initialized' }): Promise<ActiveSession> {
-    const ending: Ending = await this.#host.wire.post(session.link, message);
+    const epoch = this.#epoch;
+    const ending: Ending = await this.#host.wire.post(session.link, message, this.#handshakeLeft());
+    if (epoch !== this.#epoch) throw new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' });
+    if (ending.type === 'aborted') throw late('notifications/initialized', this.#connectTimeout);
     ensureTaken(ending, 'notifications/initialized');
     const kept = await this.#store(session);
     this.#machine.enter({ name: 'ready', session: kept });
@@ -277,8 +306,23 @@ export class Lifecycle {
       ...(metadata === undefined ? {} : { metadata }),
     });
     if (record.id === session.id) return session;
-    this.#farewell = Promise.all([this.#farewell, session.link.end(AbortSignal.timeout(END_TIMEOUT))]);
+    this.#dismiss(session);
     return this.#takeUp(record);
+  }
+
+  /** Ends a session of ours that will not be used. */
+  #dismiss({ link }: ActiveSession): void {
+    link.onGone = undefined;
+    const gone = link.end(AbortSignal.timeout(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
+    this.#farewell = Promise.all([this.#farewell, gone]);
+  }
+
+  get #connectTimeout(): number {
+    return this.#host.options.timeout?.connect ?? DEFAULTS.timeout.connect;
+  }
+
+  #handshakeLeft(): number {
+    return Math.max(0, this.#handshakeBy - performance.now());
   }
 
   #used(): void {
@@ -287,7 +331,8 @@ export class Lifecycle {
   }
 
   async #restore({ link }: ActiveSession): Promise<void> {
-    const results = await Promise.allSettled(this.restorables.requests().map((request) => this.#host.wire.ask(link, request)));
+    const timeout = this.#handshakeLeft();
+    const results = await Promise.allSettled(this.restorables.requests().map((request) => this.#host.wire.ask(link, request, timeout)));
     for (const result of results) {
       if (result.status === 'fulfilled') continue;
       const { message } = result.reason as Error;

@@ -1,4 +1,4 @@
-import { BadServerError, OutcomeUnknownError, RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
+import { BadServerError, DeadlineError, OutcomeUnknownError, RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
 import type { JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpFailure } from '../links/http-failure.ts';
 import type { Ending } from '../links/link.ts';
@@ -49,8 +49,15 @@ function refusal(failure: HttpFailure, what: string): Error {
 
 /** For a call that waited for a handshake which failed: whatever became of the handshake, the call itself was not sent. */
 export function notSentBecause(error: unknown, what: string): Error {
-  if (!(error instanceof RepriseError) || error.outcome !== 'unknown') return error as Error;
+  const passes = !(error instanceof RepriseError) || (error.outcome !== 'unknown' && !(error instanceof DeadlineError));
+  if (passes) return error as Error;
   return new UnreachableError(`No session could be negotiated, so ${what} was not sent: ${error.message}`, { cause: error });
+}
+
+/** A request of our own, part of a handshake, took too long. */
+export function late(what: string, timeout: number): DeadlineError {
+  const ms = Math.round(timeout);
+  return new DeadlineError(`The server did not answer ${what} within ${ms} ms (timeout.connect).`, { outcome: 'not-sent', timeout: ms });
 }
 
 export function badServer(message: string): BadServerError {

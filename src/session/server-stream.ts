@@ -75,8 +75,8 @@ export class ServerStream {
           return;
         }
         const final = status !== 409 && (verdict === 'session-lost' || verdict === 'refused');
-        if (resuming !== undefined && (final || attempt > 0)) {
-          // The event may be too old, or the server may not replay at all: go on from now.
+        // The event may be too old, or the server may not replay at all (an SDK server answers 500 for both): go on from now.
+        if (resuming !== undefined && (final || (status === 500 && attempt > 0))) {
           cursor = undefined;
           if (final) continue;
         } else if (final) {

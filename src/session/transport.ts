@@ -18,7 +18,7 @@ import { createEvents, type SessionEmitter, type Tell } from './events.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { describeRequest, ensureTaken, errorOf, notSentBecause } from './outcome.ts';
 import type { ActiveSession, StateName } from './state.ts';
-import { Wire } from './wire.ts';
+import { limit, Wire } from './wire.ts';
 
 /** What is known of a session. */
 export interface SessionInfo {
@@ -213,7 +213,9 @@ export class SessionTransport implements Transport {
 
   async #prove(): Promise<void> {
     const call = this.#wire.openOwn({ method: 'ping' });
+    const stop = limit(call, this.#options.timeout?.connect ?? DEFAULTS.timeout.connect);
     await this.#run(call).catch((error: unknown) => call.fail(error as Error));
+    stop();
     this.#wire.close(call);
     // An error is an answer too.
     await call.settled;

@@ -1,8 +1,9 @@
 import type { JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse } from '@modelcontextprotocol/sdk/types.js';
 import { ClosedError } from '../errors.ts';
 import type { Ending, Link } from '../links/link.ts';
+import { after } from '../timers.ts';
 import { type Answer, Correlator, type PendingCall } from './correlator.ts';
-import { badServer, describeRequest, errorOf } from './outcome.ts';
+import { badServer, describeRequest, errorOf, late } from './outcome.ts';
 import { transmit } from './transmit.ts';
 
 /** A request of our own that is not the client's: `initialize`, `ping`, what restores a session. */
@@ -51,25 +52,29 @@ export class Wire {
     return transmit(call, link, this.#correlator, { hear: this.hear, onAccepted: (head) => onAccepted?.(head) });
   }
 
-  /** Sends a request of our own over a link and returns its result. */
-  async ask(link: Link, request: OwnRequest): Promise<unknown> {
+  /** Sends a request of our own over a link and returns its result. `timeout` in ms. */
+  async ask(link: Link, request: OwnRequest, timeout: number): Promise<unknown> {
     const call = this.openOwn(request);
+    const stop = limit(call, timeout);
     try {
       const ending = await this.send(call, link);
       if (!call.done) throw errorOf(ending, request.method);
       return await resultOf(call);
     } finally {
+      stop();
       this.close(call);
     }
   }
 
-  /** Sends a notification, or an answer to a request of the server. */
-  async post(link: Link, message: JSONRPCNotification | JSONRPCResponse): Promise<Ending> {
+  /** Sends a notification, or an answer to a request of the server. One that is not taken within `timeout` ms ends as `aborted`. */
+  async post(link: Link, message: JSONRPCNotification | JSONRPCResponse, timeout?: number): Promise<Ending> {
     const abort = new AbortController();
     this.#posts.add(abort);
+    const stop = timeout === undefined ? undefined : after(timeout, () => abort.abort(new Error('it was not taken in time')));
     try {
       return await link.send(message, { signal: abort.signal, hear: this.hear });
     } finally {
+      stop?.();
       this.#posts.delete(abort);
     }
   }
@@ -84,7 +89,7 @@ export class Wire {
     call.abort.abort(new Error('the call was cancelled'));
     // The spec forbids to cancel initialize (2025-11-25, Lifecycle); a request that never went out needs no cancelling.
     if (!link || wireId === undefined || call.request.method === 'initialize') return;
-    await this.post(link, { ...message, params: { ...message.params, requestId: wireId } });
+    await this.post(link, { ...message, params: { ...message.params, requestId: wireId } }, CANCEL_TIMEOUT);
   }
 
   /** Takes in a message of the server, from whatever stream it came. */
@@ -103,6 +108,18 @@ export class Wire {
     }
     for (const abort of this.#posts) abort.abort(new Error('the client was closed'));
   }
+}
+
+/** How long a cancellation may take, in ms: where the server takes nothing, as many would wait as there are calls. */
+const CANCEL_TIMEOUT = 5000;
+
+/** Fails a request of our own after `timeout` ms. Returns a function that lifts the limit. */
+export function limit(call: PendingCall, timeout: number): () => void {
+  return after(timeout, () => {
+    const error = late(call.request.method, timeout);
+    call.fail(error);
+    call.abort.abort(error);
+  });
 }
 
 /** The result of a settled request of our own. */

@@ -471,7 +471,7 @@ describe.each([
     });
 
     test('has events of other types skipped, and told', async () => {
-      const { messages, noise } = await stream(`event: ping\ndata: {}\n\nevent: endpoint\ndata: /old\n\n${event(result(1))}`);
+      const { messages, noise } = await stream(`event: ping\n${event(notification)}event: endpoint\ndata: /old\n\n${event(result(1))}`);
 
       expect(messages).toEqual([result(1)]);
       expect(noise.map(({ message }) => message)).toEqual([expect.stringContaining('"ping"'), expect.stringContaining('"endpoint"')]);
@@ -727,10 +727,12 @@ describe.each([
   });
 
   describe('an abort', () => {
-    test('before the request sends nothing', async () => {
+    test('before the request asks for nothing and sends nothing', async () => {
       const server = await scripted(answerJson);
+      const headers = vi.fn<() => Record<string, string>>(() => ({}));
 
-      expect((await send(link(server.url), request(1), AbortSignal.abort())).ending).toEqual({ type: 'aborted' });
+      expect((await send(link(server.url, { headers }), request(1), AbortSignal.abort())).ending).toEqual({ type: 'aborted' });
+      expect(headers).not.toHaveBeenCalled();
       expect(server.connections).toBe(0);
     });
 
@@ -927,7 +929,8 @@ describe.each([
 
       connector.close();
 
-      await waitFor(() => server.open === 0);
+      // Sooner than by the time after which an idle one is given up.
+      await waitFor(() => server.open === 0, { timeout: 3000 });
       expect((await send(connector.connect())).messages).toEqual([result(1)]);
       connector.close();
     });

@@ -222,7 +222,7 @@ function applyFault(entry: WireEntry, res: ServerResponse): boolean {
     return true;
   }
   if (due(endEmpty, entry) || (entry.http === 'GET' && get === 'close')) {
-    res.writeHead(200, { 'content-type': 'text/event-stream' }).end();
+    res.writeHead(200, { 'content-type': 'text/event-stream' }).end(entry.http === 'GET' && behaviour.getRetry !== null ? `retry: ${behaviour.getRetry}\n\n` : undefined);
     return true;
   }
   if (entry.http === 'GET' && typeof get === 'number') {
