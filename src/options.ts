@@ -3,7 +3,7 @@ import type { ClientOptions } from '@modelcontextprotocol/sdk/client/index.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import type { ClientCapabilities, Implementation } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpOptions } from './links/http-connector.ts';
-import type { HeadersSource } from './links/http-link.ts';
+import { checkHeader, type HeadersSource } from './links/headers.ts';
 import type { FetchLike } from './links/requester.fetch.ts';
 import type { CommandTarget } from './links/target.ts';
 import type { Store } from './storage/store.ts';
@@ -204,16 +204,6 @@ function text(value: unknown, name: string): void {
   if (typeof value !== 'string' || value === '' || value.length > 1024 || /[\ud800-\udfff]/u.test(value)) {
     throw new TypeError(`${name} must be a string of 1 to 1024 well-formed characters`);
   }
-}
-
-/** Ours, because the protocol depends on them. */
-const RESERVED = new Set(['mcp-session-id', 'mcp-protocol-version', 'last-event-id', 'content-type', 'content-length', 'accept', 'host']);
-
-function checkHeader(header: string, content: unknown, name: string): void {
-  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(header)) throw new TypeError(`${name} has a header with an impossible name`);
-  if (RESERVED.has(header.toLowerCase())) throw new TypeError(`${name} must not set "${header}": the client sets it itself`);
-  // The content may be a secret, so the error does not repeat it.
-  if (typeof content !== 'string' || /[^\t\x20-\x7e\x80-\xff]/.test(content)) throw new TypeError(`${name}["${header}"] must be a string that a header can carry`);
 }
 
 function aFunction(value: unknown, name: string): void {

@@ -4,11 +4,9 @@ import { after } from '../timers.ts';
 import { type HeadersSource, readHeaders, sameHeaders } from './headers.ts';
 import { type HttpFailure, readHttpFailure } from './http-failure.ts';
 import type { Ending, Exchange, Link, LinkSession } from './link.ts';
-import { parseMessage, parseMessages } from './messages.ts';
+import { parseMessages } from './messages.ts';
 import { type Authorizer, type Challenge, challengeOf } from './oauth.ts';
 import { type HttpReply, NotSentError, type Requester } from './requester.ts';
-
-export type { HeadersSource } from './headers.ts';
 
 /** What all links of one server share. */
 export interface HttpEndpoint {
@@ -114,9 +112,7 @@ export class HttpLink implements Link {
     const parser = createParser({
       onEvent: ({ id, event, data }) => {
         sinceEvent = 0;
-        const message = data && (event === undefined || event === '' || event === 'message') ? parseMessage(data) : undefined;
-        if (message) hear(message);
-        else if (data) this.onNoise?.(new Error(`an event of the server is not a JSON-RPC message (event "${event ?? 'message'}")`));
+        if (data) this.#readEvent(event || 'message', data, hear);
         // After the message: a cursor must never be ahead of what was handed over.
         if (id && isEventId(id)) exchange.onEventId?.(id);
       },
@@ -129,6 +125,18 @@ export class HttpLink implements Link {
       parser.feed(text);
       if (sinceEvent > limit) throw new Error(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
     });
+  }
+
+  /** One message, or the array of a 2025-03-26 batch. What is neither is noise. */
+  #readEvent(event: string, data: string, hear: (message: JSONRPCMessage) => void): void {
+    let messages: JSONRPCMessage[] = [];
+    try {
+      if (event === 'message') messages = parseMessages(data);
+    } catch {
+      // Told below, and skipped: the answer may still come.
+    }
+    if (messages.length === 0) this.onNoise?.(new Error(`an event of the server is not a JSON-RPC message (event "${event}")`));
+    for (const message of messages) hear(message);
   }
 
   /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. */

@@ -33,6 +33,7 @@ export class Lifecycle {
   #connector: Connector;
   #keeper: SessionKeeper | undefined;
   #key: string | undefined;
+  #toldUnstored = false;
   #params: InitializeRequest['params'] | undefined;
   #renewal: Promise<ActiveSession> | undefined;
   #stream: ServerStream | undefined;
@@ -381,7 +382,8 @@ export class Lifecycle {
     const { tell } = this.#host;
     if (!store || !address) return undefined;
     if (authProvider && principal === undefined) {
-      tell('warning', new StoreError('With an `authProvider` and no `principal` the session is not stored: say on whose behalf it is.'));
+      if (!this.#toldUnstored) tell('warning', new StoreError('With an `authProvider` and no `principal` the session is not stored: say on whose behalf it is.'));
+      this.#toldUnstored = true;
       return undefined;
     }
     try {

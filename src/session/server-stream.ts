@@ -74,7 +74,7 @@ export class ServerStream {
           host.onDown('the server offers no stream (405)', false);
           return;
         }
-        const final = status !== 409 && (verdict === 'session-lost' || verdict === 'refused');
+        const final = status !== 409 && (verdict === 'session-lost' || verdict === 'refused' || verdict === 'unauthorized');
         // The event may be too old, or the server may not replay at all (an SDK server answers 500 for both): go on from now.
         if (resuming !== undefined && (final || (status === 500 && attempt > 0))) {
           cursor = undefined;

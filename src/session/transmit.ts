@@ -30,7 +30,12 @@ const SILENCE = { first: 2000, longest: 30_000 };
 export async function transmit(call: PendingCall, link: Link, correlator: Correlator, host: TransmitHost): Promise<Ending> {
   const message = correlator.dispatch(call);
   let letGo = (): void => {};
-  call.onDone(() => (letGo = afterIdle(GRACE, () => call.abort.abort(new Error('the call is settled')))));
+  const end = (): void => call.abort.abort(new Error('the call is settled'));
+  call.onDone(() => {
+    // A pipe has no stream of this call's own that could end by itself.
+    if (link.kind === 'pipe') end();
+    else letGo = afterIdle(GRACE, end);
+  });
   try {
     let hint = 0;
     const exchange: Exchange = {

@@ -167,7 +167,8 @@ export class SessionTransport implements Transport {
   async #request(message: JSONRPCRequest): Promise<void> {
     const call = this.#wire.open(message, (answer) => {
       if ('result' in answer && this.#lifecycle.restorables.note(message)) this.#lifecycle.saveRestorables();
-      this.#toClient(answer);
+      // The SDK handles notifications a microtask later, and by then would have dropped the progress handler of an answered call.
+      queueMicrotask(() => this.#toClient(answer));
     });
     const run = message.method === 'initialize' ? this.#attach(call) : this.#run(call);
     run.catch((error: unknown) => call.fail(error as Error));

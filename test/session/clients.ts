@@ -60,6 +60,11 @@ export function startClients(): Clients {
   return runScript<Said, Told>(new URL('./client.process.ts', import.meta.url));
 }
 
+/** How long a process stayed after its last client was closed, in ms. */
+export function stayed({ stdout }: Clients): number {
+  return Number(/^stayed (.+)$/m.exec(stdout)?.[1]);
+}
+
 export async function temporaryDirectory(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'session-'));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));

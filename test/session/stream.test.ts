@@ -71,7 +71,7 @@ describe('a stream that is refused', () => {
     { what: '405', behaviour: { get: 405 }, retrying: false },
     { what: '406', behaviour: { get: 406 }, retrying: false },
     { what: '409', behaviour: { get: 409 }, retrying: true },
-    { what: '401', behaviour: { reply: { onlyMethod: 'GET', times: 1000, status: 401, contentType: 'text/plain', body: 'Who are you?' } }, retrying: true },
+    { what: '401', behaviour: { reply: { onlyMethod: 'GET', times: 1000, status: 401, contentType: 'text/plain', body: 'Who are you?' } }, retrying: false },
     { what: '500', behaviour: { reply: { onlyMethod: 'GET', times: 1000, status: 500, contentType: 'text/plain', body: 'Oops' } }, retrying: true },
   ];
 
