@@ -12,7 +12,7 @@ export class PendingCall {
   readonly settled: Promise<Answer | undefined>;
   /** What carries it now. */
   link: Link | undefined;
-  /** The id under which it went out last; `undefined` until then. */
+  /** The id under which it went out last; `undefined` until then, and once a lost session has refused it. */
   wireId: number | undefined;
   /** From here its answer's stream can be resumed. */
   cursor: string | undefined;
@@ -118,9 +118,15 @@ export class Correlator {
     if (this.#byClientId.get(call.request.id) === call) this.#byClientId.delete(call.request.id);
   }
 
+  /** The server has nothing of the call any more: there is no answer to expect and nothing to cancel. */
+  withdraw(call: PendingCall): void {
+    if (call.wireId !== undefined) this.#byWireId.delete(call.wireId);
+    call.wireId = undefined;
+  }
+
   /** The message to send for a call, under an id that was never used before. */
   dispatch(call: PendingCall): JSONRPCRequest {
-    if (call.wireId !== undefined) this.#byWireId.delete(call.wireId);
+    this.withdraw(call);
     const id = this.#nextId++;
     call.wireId = id;
     call.cursor = undefined;

@@ -202,6 +202,7 @@ export class SessionTransport implements Transport {
       if (call.done) return;
       if (!saysLost(ending)) throw errorOf(ending, what);
 
+      this.#wire.withdraw(call);
       this.#lifecycle.lose(session, `the server answered ${ending.failure.status} to a request on it`);
       if (this.#options.onSessionLost === 'fail') throw errorOf(ending, what);
       if (replayed) {

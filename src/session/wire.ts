@@ -46,6 +46,11 @@ export class Wire {
     this.#correlator.close(call);
   }
 
+  /** The call was refused with its session: until it is sent again it counts as not sent. */
+  withdraw(call: PendingCall): void {
+    this.#correlator.withdraw(call);
+  }
+
   /** Sends a call over a link and stays until it is settled, or nothing more can come for it. */
   async send(call: PendingCall, link: Link, onAccepted?: (head: { readonly sessionId: string | undefined }) => void): Promise<Ending> {
     call.link = link;

@@ -12,7 +12,7 @@ import { failure, heardFrom, runsOf, started, streamOpen, temporaryDirectory, wi
 
 interface BareClient {
   connect(transport: SessionTransport): Promise<void>;
-  callTool(params: { name: string; arguments: Record<string, unknown> }): Promise<unknown>;
+  callTool(params: { name: string; arguments: Record<string, unknown> }, ...rest: never[]): Promise<unknown>;
   listTools(): Promise<{ tools: { name: string }[] }>;
   getServerCapabilities(): unknown;
   getServerVersion(): unknown;
@@ -20,14 +20,15 @@ interface BareClient {
   close(): Promise<void>;
 }
 
-const clients: { version: string; create: () => BareClient }[] = [
-  { version: 'v1', create: () => new ClientV1({ name: 'bare', version: '1.0.0' }) },
-  { version: 'v2', create: () => new ClientV2({ name: 'bare', version: '2.0.0' }) },
+/** What the two versions take after the parameters of a call. */
+const clients: { version: string; create: () => BareClient; rest: (options: object) => unknown[] }[] = [
+  { version: 'v1', create: () => new ClientV1({ name: 'bare', version: '1.0.0' }), rest: (options) => [undefined, options] },
+  { version: 'v2', create: () => new ClientV2({ name: 'bare', version: '2.0.0' }), rest: (options) => [options] },
 ];
 
 const said = (text: string) => expect.objectContaining({ content: [{ type: 'text', text }] });
 
-describe.each(clients)('under the SDK\'s client $version', ({ create }) => {
+describe.each(clients)('under the SDK\'s client $version', ({ create, rest }) => {
   let server: FixtureProcess;
   beforeAll(async () => void (server = await startServer({ eventStore: true })));
   afterAll(() => server.stop());
@@ -77,6 +78,36 @@ describe.each(clients)('under the SDK\'s client $version', ({ create }) => {
     const nonce = `resumed ${Math.random()}`;
     expect(await client.callTool({ name: 'cutme', arguments: { nonce, ms: 100 } })).toEqual(said(`done:${nonce}`));
     expect(await runsOf(server, nonce)).toHaveLength(1);
+  });
+
+  test('progress reaches the caller to its last step, fresh, resumed, and after a cut', async () => {
+    const store = memoryStore();
+    for (const round of ['fresh', 'resumed']) {
+      const { client } = await attach({ store });
+      for (const [name, expected] of [['work', [1, 2, 3, 4]], ['cutme', [0, 1]]] as const) {
+        const steps: number[] = [];
+        const onprogress = ({ progress }: { progress: number }): void => void steps.push(progress);
+        const args = { nonce: `${name} ${round} ${Math.random()}`, ms: 40, steps: 4 };
+        await client.callTool({ name, arguments: args }, ...(rest({ onprogress }) as never[]));
+        expect(steps).toEqual(expected);
+      }
+      await client.close();
+    }
+  });
+
+  test('a call that times out or is aborted is cancelled on the server', async () => {
+    const { client } = await attach();
+    const [late, unwanted] = [`late ${Math.random()}`, `unwanted ${Math.random()}`];
+    const controller = new AbortController();
+    const calls = [
+      failure(client.callTool({ name: 'work', arguments: { nonce: late, ms: 600_000 } }, ...(rest({ timeout: 300 }) as never[]))),
+      failure(client.callTool({ name: 'work', arguments: { nonce: unwanted, ms: 600_000 } }, ...(rest({ signal: controller.signal }) as never[]))),
+    ];
+    await Promise.all([late, unwanted].map((nonce) => started(server, nonce)));
+    controller.abort();
+    await Promise.all(calls);
+    for (const nonce of [late, unwanted]) await waitFor(async () => (await runsOf(server, nonce))[0]?.aborted);
+    await waitFor(async () => (await wireOf(server, 'tools/call')).every(({ endedBy }) => endedBy === 'client'));
   });
 
   test('what fails comes as our own typed error', async () => {

@@ -1,9 +1,10 @@
+import { LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { ClosedError, connect, memoryStore, ResilientClient } from '../../src/index.ts';
 import { fileStore } from '../../src/node.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-import { connected, failure, say, startClients, started, streamOpen, temporaryDirectory, wireOf } from './clients.ts';
+import { connected, failure, say, startClients, started, streamOpen, temporaryDirectory, timed, wireOf } from './clients.ts';
 
 /** G9 after `close()` nothing of ours is left; G11 nothing that a user does in a listener can break us. */
 
@@ -89,9 +90,17 @@ describe('close() and end()', () => {
 
   test('end() gets by where the server does not let clients end sessions (405)', async () => {
     const client = await connect(server.url);
-    await server.behave({ post: { status: 405, times: 1, onlyMethod: 'DELETE' } });
+    await server.behave({ reply: { onlyMethod: 'DELETE', times: 1, status: 405, contentType: 'text/plain', body: 'Method not allowed' } });
     await expect(client.end()).resolves.toBeUndefined();
+    expect(await deletes()).toMatchObject([{ status: 405 }]);
     expect(client.session.state).toBe('closed');
+  });
+
+  test('end() does not wait for a server that does not answer', async () => {
+    const client = await connect(server.url);
+    await server.behave({ hang: { onlyMethod: 'DELETE', times: 1 } });
+    expect(await timed(client.end())).toBeLessThan(2250);
+    await waitFor(async () => (await deletes())[0]?.endedBy === 'client');
   });
 
   test('await using closes, also when the block throws', async () => {
@@ -121,6 +130,48 @@ describe('close() and end()', () => {
     await client.connect();
     expect(client.session.resumed).toBe(true);
     expect(await say(client, 'echo', { text: 'two' })).toBe('two');
+  });
+
+  test('a client that connects again hears each message once', async () => {
+    await using own = await startServer();
+    const client = await connected(own.url);
+    const heard: unknown[] = [];
+    client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => void heard.push(params.data));
+    const errors: Error[] = [];
+    client.onerror = (error) => void errors.push(error);
+    for (let round = 1; round <= 3; round++) {
+      await streamOpen(own);
+      await own.notify(`round ${round}`);
+      await say(client, 'announce', { text: `end of ${round}` });
+      await waitFor(() => heard.length >= 2 * round);
+      await client.close();
+      await own.clearRequests();
+      await client.connect();
+    }
+    expect(heard).toEqual([1, 2, 3].flatMap((round) => [`round ${round}`, `end of ${round}`]));
+    expect(errors).toEqual([]);
+  });
+
+  test('onclose is called once for each connection, and may connect again', async () => {
+    const client = await connected(server.url, { store: memoryStore() });
+    let closed = 0;
+    const again = new Promise<void>((resolve, reject) => {
+      client.onclose = () => {
+        if (++closed === 1) client.connect().then(resolve, reject);
+      };
+    });
+    await client.close();
+    await again;
+    expect(await say(client, 'echo', { text: 'again' })).toBe('again');
+    await client.close();
+    expect(closed).toBe(2);
+  });
+
+  test('connect() on a client that is connected fails, and breaks nothing', async () => {
+    const client = await connected(server.url);
+    await expect(client.connect()).rejects.toThrow(/connected already/);
+    expect(await say(client, 'echo', { text: 'still' })).toBe('still');
+    expect(await wireOf(server, 'initialize')).toHaveLength(1);
   });
 
   test('calls in flight settle with ClosedError, which says what became of them', async () => {

@@ -264,6 +264,22 @@ describe('a server that takes requests and does not answer', () => {
   test.each([
     ['the handshake', 'initialize'],
     ['the end of the handshake', 'notifications/initialized'],
+  ])('lets connect() be aborted, with the signal\'s reason: %s', async (_, onlyMethod) => {
+    await server.behave({ hang: { onlyMethod, times: 1 } });
+    const controller = new AbortController();
+    const client = clientOf(server.url, { signal: controller.signal });
+    const connecting = failure(client.connect());
+    await waitFor(async () => (await wireOf(server, onlyMethod)).length === 1);
+    const reason = new Error('no patience');
+    controller.abort(reason);
+    expect(await timed(connecting)).toBeLessThan(100);
+    expect(await connecting).toBe(reason);
+    await waitFor(async () => (await wireOf(server, onlyMethod))[0]?.endedBy === 'client');
+  });
+
+  test.each([
+    ['the handshake', 'initialize'],
+    ['the end of the handshake', 'notifications/initialized'],
     ['a subscription', 'resources/subscribe'],
     ['the log level', 'logging/setLevel'],
   ])('while a lost session is replaced, wedges nothing: %s', async (_, onlyMethod) => {

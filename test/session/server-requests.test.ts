@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { pipeline } from 'node:stream';
 import { Client as ClientV2 } from '@modelcontextprotocol/client';
@@ -479,12 +478,12 @@ describe('a cancellation', () => {
   });
 
   test('is not sent for a call that waits for the server to come back', async () => {
-    const client = await connected(tap.url);
+    const client = await connected(server.url);
     await streamOpen(server);
     await server.kill();
     await waitFor(() => client.session.state === 'degraded');
     const giveUp = new AbortController();
-    const waiting = once(client.events as unknown as NodeJS.EventEmitter, 'retry');
+    const waiting = new Promise((resolve) => void client.events.once('retry', resolve));
     const call = failure(say(client, 'work', { nonce: 'waiting' }, { signal: giveUp.signal }));
     await waiting;
     giveUp.abort();
