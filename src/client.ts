@@ -6,6 +6,7 @@ import { Deadline } from './calls/deadline.ts';
 import { retrying } from './calls/retry.ts';
 import { isSafeMethod } from './calls/verdict.ts';
 import { asyncDispose } from './dispose.ts';
+import { ClosedError } from './errors.ts';
 import { checkConnectOptions, type ConnectOptions, DEFAULTS, duration, sessionOptionsOf, type Target } from './options.ts';
 import type { SessionEmitter } from './session/events.ts';
 import { describeRequest } from './session/outcome.ts';
@@ -33,6 +34,7 @@ export class ResilientClient extends Client {
   readonly #calls = new Set<Deadline>();
   /** The last close, which may be under way. */
   #leaving: Promise<void> = Promise.resolve();
+  #callCount = 0;
   /** What the server says of its tools, where that is believed: which of them may be called again. */
   #repeatable: ReadonlySet<string> = new Set();
   /** Answers the SDK's next `tools/list`, which must not go over the wire. */
@@ -101,6 +103,9 @@ export class ResilientClient extends Client {
     resultSchema?: Parameters<Client['callTool']>[1],
     options?: CallOptions,
   ): ReturnType<Client['callTool']> {
+    if (resultSchema !== undefined && !('_zod' in resultSchema || 'parse' in resultSchema)) {
+      throw new TypeError('callTool(params, resultSchema, options): options are the third argument; the second is a schema, or undefined');
+    }
     return super.callTool(params, resultSchema, options);
   }
 
@@ -157,6 +162,9 @@ export class ResilientClient extends Client {
 
   async #call(request: Request, options: CallOptions, send: (options: RequestOptions) => Promise<unknown>): Promise<unknown> {
     if (this.#knownTools && request.method === 'tools/list') return this.#knownTools;
+    // What the SDK would say by a plain Error.
+    if (!this.transport) throw new ClosedError(`The client is not connected, so ${describeRequest(request)} was not sent: connect first.`, { outcome: 'not-sent' });
+    const number = ++this.#callCount;
     const { timeout: limits = {}, retry } = this.#options;
     if (options.timeout !== undefined) duration(options.timeout, 'timeout', LONGEST_TIMER);
     if (options.maxTotalTimeout !== undefined) duration(options.maxTotalTimeout, 'maxTotalTimeout', LONGEST_TIMER);
@@ -187,7 +195,7 @@ export class ResilientClient extends Client {
         deadline,
         safe: safe ?? this.#isSafe(request),
         retry: retry === false ? false : { ...DEFAULTS.retry, ...retry },
-        onRetry: (info) => this.#session.tell('retry', { method: request.method, ...info }),
+        onRetry: (info) => this.#session.tell('retry', { call: number, method: request.method, ...info }),
       });
       if (request.method === 'tools/list') this.#noteTools(request, result as ListToolsResult);
       return result;

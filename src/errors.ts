@@ -37,6 +37,13 @@ export class OutcomeUnknownError extends RepriseError {
 export class UnreachableError extends RepriseError {
   readonly code = 'UNREACHABLE';
   readonly outcome = 'not-sent';
+  /** Trying again will not help: there is no such command, no TLS on that port, or a certificate that cannot be trusted. */
+  readonly permanent: boolean;
+
+  constructor(message: string, details: ErrorDetails & { permanent?: boolean | undefined } = {}) {
+    super(message, details);
+    this.permanent = details.permanent ?? false;
+  }
 }
 
 /** The server refused the request with an HTTP status, so the call did not run. */
@@ -106,4 +113,9 @@ export class StoreError extends RepriseError {
 /** A compare-and-set found another revision than the expected one; nothing was written. */
 export class ConflictError extends StoreError {
   override readonly code = 'CONFLICT';
+}
+
+/** What happened. What became of the call, and what to do now, is for whoever gets the error in the end. */
+export function firstSentence({ message }: Error): string {
+  return message.split(/(?<=[.)]) (?=[A-Z])/, 1)[0] ?? message;
 }

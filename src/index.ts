@@ -13,6 +13,9 @@ export {
   StoreError,
   UnreachableError,
 } from './errors.ts';
+export type { HeadersSource } from './links/headers.ts';
+export type { FetchLike } from './links/requester.fetch.ts';
+export type { CommandTarget } from './links/target.ts';
 export type { ConnectOptions, RetryOptions, SessionOptions, Target, TimeoutOptions } from './options.ts';
 export type { SessionEmitter, SessionEvents } from './session/events.ts';
 export type { StateName } from './session/state.ts';

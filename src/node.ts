@@ -1,1 +1,1 @@
-export { fileStore } from './storage/file-store.ts';
+export { type DamagedFile, fileStore, type FileStoreOptions } from './storage/file-store.ts';

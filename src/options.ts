@@ -6,6 +6,7 @@ import type { HttpOptions } from './links/http-connector.ts';
 import { checkHeader, type HeadersSource } from './links/headers.ts';
 import type { FetchLike } from './links/requester.fetch.ts';
 import type { CommandTarget } from './links/target.ts';
+import { EVENT_NAMES, type SessionEvents } from './session/events.ts';
 import type { Store } from './storage/store.ts';
 
 /** A server: its URL, a command that starts it (Node only), or what makes an SDK transport to it. */
@@ -51,6 +52,7 @@ export interface SessionOptions {
   readonly fetch?: FetchLike;
   /** Further settings of fetch, such as `credentials`. When given, requests go through fetch. */
   readonly requestInit?: NonNullable<HttpOptions['requestInit']>;
+  /** How long things may take. */
   readonly timeout?: TimeoutOptions;
   /**
    * When the server has forgotten the session: `'replay'` starts a new one and sends again what was refused, `'fail'` fails the
@@ -59,6 +61,9 @@ export interface SessionOptions {
   readonly onSessionLost?: 'replay' | 'fail';
   /** Whether to keep the server-to-client stream open, on which notifications come between calls. Default true. */
   readonly listen?: boolean;
+  /** Listeners that are there from the first moment on: what happens while the client connects cannot be heard otherwise. */
+  readonly on?: Partial<SessionEvents>;
+  /** What a server may send at most. */
   readonly limits?: {
     /** The most characters that one answer or one event of the server may have. Default 64 Mi. */
     readonly responseBytes?: number;
@@ -69,6 +74,7 @@ export interface SessionOptions {
 export interface ConnectOptions extends SessionOptions {
   /** How the client names itself to the server. Default: this library's name and version. */
   readonly clientInfo?: Implementation;
+  /** What the client offers to the server: sampling, elicitation, roots. A session is taken up only by a client that offers the same. */
   readonly capabilities?: ClientCapabilities;
   /** The rest of the SDK's client options. */
   readonly client?: Omit<ClientOptions, 'capabilities'>;
@@ -118,16 +124,27 @@ const SESSION_CHECKS: Readonly<Record<keyof SessionOptions, Check>> = {
     for (const [header, content] of Object.entries(value)) checkHeader(header, content, name);
   },
   fetch: aFunction,
-  requestInit: object,
-  timeout: (value, name) => {
+  requestInit: (value, name) => {
     object(value, name);
+    const stranger = ['headers', 'method', 'body', 'signal', 'redirect'].find((each) => each in (value as object));
+    if (stranger) throw new TypeError(`${name} must not have "${stranger}"${stranger === 'headers' ? ': give them in the option `headers`' : ''}`);
+  },
+  timeout: (value, name) => {
+    if (!isObject(value)) throw new TypeError(`${name} must be an object, such as { call: 30_000 }`);
     known(value as object, ['connect', 'call', 'total'], name);
     for (const [each, time] of Object.entries(value as object)) duration(time, `${name}.${each}`, LONGEST_TIMER);
+    const { call, total } = value as TimeoutOptions;
+    if (call !== undefined && total !== undefined && call > total) throw new RangeError(`${name}.call must not be above ${name}.total`);
   },
   onSessionLost: (value, name) => {
     if (value !== 'replay' && value !== 'fail') throw new TypeError(`${name} must be 'replay' or 'fail'`);
   },
   listen: aBoolean,
+  on: (value, name) => {
+    object(value, name);
+    known(value as object, EVENT_NAMES, name);
+    for (const [event, listener] of Object.entries(value as object)) aFunction(listener, `${name}.${event}`);
+  },
   limits: (value, name) => {
     object(value, name);
     known(value as object, ['responseBytes'], name);
@@ -146,7 +163,7 @@ const CLIENT_CHECKS: Readonly<Record<Exclude<keyof ConnectOptions, keyof Session
   client: object,
   retry: (value, name) => {
     if (value === false) return;
-    object(value, name);
+    if (!isObject(value)) throw new TypeError(`${name} must be false, or an object such as { retries: 3 }`);
     known(value as object, ['retries', 'minTimeout', 'maxTimeout', 'factor'], name);
     const { retries, minTimeout, maxTimeout, factor } = value as Record<string, unknown>;
     if (retries !== undefined && retries !== Number.POSITIVE_INFINITY && !(Number.isInteger(retries) && (retries as number) >= 0)) {

@@ -1,4 +1,4 @@
-import { ClosedError, DeadlineError, type FailedOutcome } from '../errors.ts';
+import { ClosedError, DeadlineError, type FailedOutcome, firstSentence } from '../errors.ts';
 import { after, sleep } from '../timers.ts';
 
 export interface DeadlineOptions {
@@ -107,7 +107,7 @@ export class Deadline {
       const [name, limit] = left < call && total !== call ? (['timeout.total', total] as const) : ([this.#options.setBy, call] as const);
       const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run; the server was told that it is cancelled.';
       const { outcome, lastFailure } = this;
-      const last = lastFailure ? ` The last attempt failed: ${lastFailure.message}` : '';
+      const last = lastFailure ? ` The last attempt failed: ${firstSentence(lastFailure)}` : '';
       const message = `${this.#options.what} was not answered within ${limit} ms (${name}). ${became}${last}`;
       this.#end(new DeadlineError(message, { outcome, timeout: limit, cause: lastFailure }));
     });

@@ -1,5 +1,5 @@
 import pRetry from 'p-retry';
-import { RefusedError, RepriseError } from '../errors.ts';
+import { firstSentence, RefusedError, RepriseError } from '../errors.ts';
 import type { RetryOptions } from '../options.ts';
 import { backoffDelay } from '../timers.ts';
 import type { Deadline } from './deadline.ts';
@@ -35,7 +35,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
         // Waiting would end in the deadline: better to say so now, while there is time to do something else (G5).
         if (asked > deadline.left) throw tooLate(error as RefusedError, asked, deadline.left);
         const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
-        onRetry({ attempt: attemptNumber, delay, reason: error.message });
+        onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: firstSentence(error) });
         await deadline.pause(delay);
         return true;
       },

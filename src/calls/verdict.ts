@@ -1,7 +1,7 @@
-import { RefusedError, RepriseError, SessionLostError } from '../errors.ts';
+import { RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
 
 /** What is known of a failed attempt. `other`: an answer of the server, or an error that is none of ours. */
-export type Outcome = 'not-sent' | 'busy' | 'lost' | 'refused' | 'unknown' | 'other';
+export type Outcome = 'not-sent' | 'never' | 'busy' | 'lost' | 'refused' | 'unknown' | 'other';
 
 export type Verdict = 'again' | 'fail';
 
@@ -15,6 +15,7 @@ export const VERDICTS: Readonly<Record<Outcome, { readonly safe: Verdict; readon
   busy: { safe: 'again', unsafe: 'again', because: 'a server that answers 429 has not run it' },
   lost: { safe: 'fail', unsafe: 'fail', because: 'it was replayed on a new session already, or the user asked to be told' },
   refused: { safe: 'fail', unsafe: 'fail', because: 'the same request would be refused again' },
+  never: { safe: 'fail', unsafe: 'fail', because: 'it was not sent, and cannot be: no such command, no TLS there, no trust' },
   unknown: { safe: 'again', unsafe: 'fail', because: 'it may have run: once more is harmless only for what may be repeated' },
   other: { safe: 'fail', unsafe: 'fail', because: 'an answer is an answer' },
 };
@@ -24,6 +25,7 @@ export function outcomeOf(error: unknown): Outcome {
   if (!(error instanceof RepriseError)) return 'other';
   if (error.code === 'CLOSED' || error.code === 'DEADLINE' || error.code === 'BAD_SERVER') return 'other';
   if (error instanceof SessionLostError) return 'lost';
+  if (error instanceof UnreachableError) return error.permanent ? 'never' : 'not-sent';
   if (error instanceof RefusedError) return error.status === 429 ? 'busy' : 'refused';
   return error.outcome ?? 'other';
 }

@@ -21,7 +21,7 @@ function checkUrl(target: URL | string): URL {
   // The text may hold a secret in its query, so no error repeats it.
   if (!URL.canParse(target)) throw new TypeError('the target is not a URL (http://host/path)');
   const url = new URL(target);
-  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new TypeError(`the target must be an http or https URL, not "${url.protocol}"`);
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new TypeError(`the target must be an http or https URL, not "${url.protocol}" (is http:// missing?)`);
   if (url.username || url.password) throw new TypeError('the target must not carry a user name or password; give an Authorization header in `headers`');
   url.hash = '';
   return url;

@@ -100,6 +100,7 @@ const LONGEST_TEXT = 300;
 const SHORTEST_SECRET = 6;
 
 function describe(body: string, secrets: readonly string[]): string {
+  if (/^\s*<(!doctype|html)/i.test(body)) return 'a page of HTML';
   let text = /"message"\s*:\s*"((?:[^"\\]|\\.){1,1000})"/.exec(body)?.[1] ?? body;
   // Of "Bearer <token>" a server may repeat the token alone.
   for (const secret of secrets.flatMap((each) => [each, ...each.split(' ')])) {

@@ -6,7 +6,7 @@ import { type HttpFailure, readHttpFailure } from './http-failure.ts';
 import type { Ending, Exchange, Link, LinkSession } from './link.ts';
 import { parseMessages } from './messages.ts';
 import { type Authorizer, type Challenge, challengeOf } from './oauth.ts';
-import { type HttpReply, NotSentError, type Requester } from './requester.ts';
+import { type HttpReply, isPermanent, NotSentError, type Requester, UnreadableError } from './requester.ts';
 
 /** What all links of one server share. */
 export interface HttpEndpoint {
@@ -75,7 +75,8 @@ export class HttpLink implements Link {
     } catch (error) {
       if (error instanceof Denied) return { type: 'denied', error: error.reason };
       if (exchange.signal.aborted) return { type: 'aborted' };
-      return error instanceof NotSentError ? { type: 'not-sent', error } : { type: 'cut', error: asError(error) };
+      if (error instanceof NotSentError) return { type: 'not-sent', error, permanent: isPermanent(error) };
+      return { type: error instanceof UnreadableError ? 'unreadable' : 'cut', error: asError(error) };
     }
   }
 
@@ -103,7 +104,7 @@ export class HttpLink implements Link {
     }
     reply.cancel();
     const got = type ? `content type "${type}"` : 'no content type';
-    return { type: 'cut', error: new Error(`the server answered ${reply.status} with ${got}, which is neither JSON nor an event stream`) };
+    throw new UnreadableError(`the server answered ${reply.status} with ${got}, which is neither JSON nor an event stream`);
   }
 
   async #readEvents(reply: HttpReply, exchange: Exchange, hear: (message: JSONRPCMessage) => void): Promise<void> {
@@ -123,7 +124,7 @@ export class HttpLink implements Link {
     await reply.read((text) => {
       sinceEvent += text.length;
       parser.feed(text);
-      if (sinceEvent > limit) throw new Error(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
+      if (sinceEvent > limit) throw new UnreadableError(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
     });
   }
 
@@ -240,7 +241,7 @@ async function readText(reply: HttpReply, limit: number): Promise<string> {
   let length = 0;
   await reply.read((text) => {
     length += text.length;
-    if (length > limit) throw new Error(`the server's answer is longer than the limit of ${limit} characters (limits.responseBytes)`);
+    if (length > limit) throw new UnreadableError(`the server's answer is longer than the limit of ${limit} characters (limits.responseBytes)`);
     parts.push(text);
   });
   return parts.join('');

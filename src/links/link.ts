@@ -61,13 +61,15 @@ export type Ending =
   /** 202, or a message that went down a pipe and expects no answer. */
   | { readonly type: 'accepted' }
   /** Nothing reached the server: no connection, no name, no TLS, or given up before dispatch. */
-  | { readonly type: 'not-sent'; readonly error: Error }
+  | { readonly type: 'not-sent'; readonly error: Error; readonly permanent?: boolean }
   /** The server answered with a status that is not 2xx. */
   | { readonly type: 'refused'; readonly failure: HttpFailure }
   /** Not sent, or sent and answered 401, because authorization could not be had. The error is the caller's to see, unchanged. */
   | { readonly type: 'denied'; readonly error: Error }
-  /** It was sent, and the connection broke, or what came back cannot be read. */
+  /** It was sent, and the connection broke. */
   | { readonly type: 'cut'; readonly error: Error }
+  /** It was sent, and what came back cannot be read: no JSON-RPC, or more than the limit. It would be no better the next time. */
+  | { readonly type: 'unreadable'; readonly error: Error }
   /** We ended it ourselves, by the exchange's signal or by closing the link. */
   | { readonly type: 'aborted' };
 

@@ -1,4 +1,5 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+import { UnreadableError } from './requester.ts';
 
 /** How deep a message may nest. Far more than a tool needs, far less than what overflows a recursive reader. */
 const DEEPEST = 512;
@@ -13,13 +14,13 @@ export function parseMessage(text: string): JSONRPCMessage | undefined {
   }
 }
 
-/** The JSON-RPC messages in a body: one, or the array of a 2025-03-26 batch. Throws a `SyntaxError` that says what is wrong. */
+/** The JSON-RPC messages in a body: one, or the array of a 2025-03-26 batch. Throws an {@link UnreadableError} that says what is wrong. */
 export function parseMessages(text: string): JSONRPCMessage[] {
-  if (nestsTooDeep(text)) throw new SyntaxError(`the JSON nests more than ${DEEPEST} levels deep`);
+  if (nestsTooDeep(text)) throw new UnreadableError(`the JSON nests more than ${DEEPEST} levels deep`);
   const value = parseJson(text);
   return (Array.isArray(value) ? value : [value]).map((item) => {
     const message = asMessage(item);
-    if (!message) throw new SyntaxError('the body is not a JSON-RPC message');
+    if (!message) throw new UnreadableError('the body is not a JSON-RPC message');
     return message;
   });
 }
@@ -29,7 +30,7 @@ function parseJson(text: string): unknown {
     return JSON.parse(text);
   } catch {
     // The engine's own message repeats a piece of the text.
-    throw new SyntaxError('the body is not JSON');
+    throw new UnreadableError('the body is not JSON');
   }
 }
 

@@ -1,6 +1,6 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
-import { type HttpReply, type HttpRequest, NotSentError, type Requester } from './requester.ts';
+import { type HttpReply, type HttpRequest, NotSentError, type Requester, UnreadableError } from './requester.ts';
 
 /**
  * An idle socket is given up before the 5 s after which a Node server closes it: a request on a socket that the server is just
@@ -80,7 +80,7 @@ function replyOf(response: http.IncomingMessage): HttpReply {
       new Promise((resolve, reject) => {
         // None was asked for (no Accept-Encoding), and an unasked one may be a bomb.
         if (encoding !== undefined && encoding !== 'identity') {
-          reject(new Error(`the server sent a body in the encoding "${encoding}", which was not asked for`));
+          reject(new UnreadableError(`the server sent a body in the encoding "${encoding}", which was not asked for`));
           response.destroy();
           return;
         }

@@ -29,3 +29,19 @@ export interface HttpReply {
 export class NotSentError extends Error {
   override readonly name = 'NotSentError';
 }
+
+/** What a server sent cannot be read, and will be no better the next time. */
+export class UnreadableError extends Error {
+  override readonly name = 'UnreadableError';
+}
+
+/** What no further attempt will change: no such command, no TLS on that port, a certificate that cannot be trusted. */
+const PERMANENT = /^(ENOENT|EACCES|EPROTO|ERR_SSL_.+|ERR_TLS_.+|CERT_.+|UNABLE_TO_(GET|VERIFY|DECRYPT)_.+|(DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED)_.+)$/;
+
+/** Whether an error that came before anything was sent will come again. */
+export function isPermanent(error: unknown): boolean {
+  for (let each = error; each instanceof Error; each = each.cause) {
+    if (PERMANENT.test(String((each as { code?: unknown }).code))) return true;
+  }
+  return false;
+}

@@ -96,7 +96,16 @@ export class SdkLink implements Link {
 
 /** Makes a link from what makes a transport; each new session asks for a new transport. */
 export function sdkLink(create: () => Transport, options?: SdkLinkOptions): Connector {
-  return { address: undefined, connect: () => new SdkLink(create(), options), close() {} };
+  return { address: undefined, connect: () => new SdkLink(checked(create()), options), close() {} };
+}
+
+/** What is wrong with what the user's function returns does not get better by trying again. */
+function checked(transport: Transport): Transport {
+  const methods = ['start', 'send', 'close'] as const;
+  if (typeof transport !== 'object' || transport === null || methods.some((method) => typeof transport[method] !== 'function')) {
+    throw new TypeError('the target function must return an SDK transport, and not a promise of one');
+  }
+  return transport;
 }
 
 function asArray(message: JSONRPCMessage | readonly JSONRPCMessage[]): readonly JSONRPCMessage[] {

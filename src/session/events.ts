@@ -18,17 +18,21 @@ export interface SessionEvents {
   cursorLost: (info: { readonly reason: string }) => void;
   /** Something that needs a person's eye and stops nothing. */
   warning: (error: Error) => void;
-  /** A call will be sent again. `delay` in ms. */
-  retry: (info: { readonly method: string; readonly attempt: number; readonly delay: number; readonly reason: string }) => void;
+  /** A call will be sent again, after `delay` ms. `call` counts the client's calls, so that those of one call can be told together. */
+  retry: (info: { readonly call: number; readonly method: string; readonly attempt: number; readonly delay: number; readonly reason: string }) => void;
 }
+
+/** Their names. */
+export const EVENT_NAMES: readonly (keyof SessionEvents)[] = ['state', 'resumed', 'reset', 'degraded', 'cursorLost', 'warning', 'retry'];
 
 export type SessionEmitter = EventEmitter<SessionEvents>;
 /** Tells an event. Safe from what listeners do. */
 export type Tell = <E extends keyof SessionEvents>(event: E, ...args: Parameters<SessionEvents[E]>) => void;
 
 /** An emitter for the user, and the only way in which we emit on it: a listener that throws is reported, and breaks nothing. */
-export function createEvents(onListenerError: (error: Error) => void): { events: SessionEmitter; tell: Tell } {
+export function createEvents(first: Partial<SessionEvents>, onListenerError: (error: Error) => void): { events: SessionEmitter; tell: Tell } {
   const events: SessionEmitter = new EventEmitter<SessionEvents>();
+  for (const [name, listener] of Object.entries(first)) (events as unknown as EventEmitter).on(name, listener);
   const tell: Tell = (event, ...args) => {
     try {
       (events as unknown as EventEmitter).emit(event, ...args);

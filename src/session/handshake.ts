@@ -2,7 +2,8 @@ import type { InitializeRequest, InitializeResult } from '@modelcontextprotocol/
 import { DeadlineError } from '../errors.ts';
 import type { Connector, Ending, Link } from '../links/link.ts';
 import type { PendingCall } from './correlator.ts';
-import { badServer, errorOf } from './outcome.ts';
+import { isPermanent } from '../links/requester.ts';
+import { badServer, handshakeError } from './outcome.ts';
 import { isInitializeResult, isSessionId } from './record.ts';
 import { limit, resultOf, type Wire } from './wire.ts';
 
@@ -52,11 +53,12 @@ async function attempt(call: PendingCall, connector: Connector, options: Handsha
     const ending = await sendOver(link);
     if (call.done) return judge(link, sessionId, await resultOf(call), connector);
     const fallback = ending.type === 'refused' ? connector.fallback?.(ending.failure) : undefined;
-    if (!fallback) throw errorOf(ending, 'initialize');
+    const failed = (): Error => handshakeError(ending, connector.address?.url ?? 'the server', link.kind === 'pipe');
+    if (!fallback) throw failed();
     void link.close().catch(() => {});
     const handshake = await attempt(call, fallback, options).catch((error: unknown) => {
       // Two transports failed: the first one's word is the better explanation.
-      throw error instanceof DeadlineError ? error : errorOf(ending, 'initialize');
+      throw error instanceof DeadlineError ? error : failed();
     });
     connector.close();
     return handshake;
@@ -69,7 +71,7 @@ async function attempt(call: PendingCall, connector: Connector, options: Handsha
     try {
       await Promise.race([over.open(), aborted(call.abort.signal)]);
     } catch (error) {
-      return { type: 'not-sent', error: error as Error };
+      return { type: 'not-sent', error: error as Error, permanent: isPermanent(error) };
     }
     return options.wire.send(call, over, (head) => (sessionId = head.sessionId));
   }

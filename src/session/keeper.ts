@@ -179,7 +179,7 @@ export class SessionKeeper {
     } catch (error) {
       if (!this.#failed) {
         this.#failed = true;
-        this.#warn(`the store failed, so the session is kept in memory only: ${error instanceof Error ? error.message : String(error)}`, error);
+        this.#warn(`the store failed, so the session is kept in memory only: ${explain(error)}`, error);
       }
       return undefined;
     } finally {
@@ -226,4 +226,10 @@ export async function sessionKey(address: { url: string; query: string }, princi
 async function digest(text: string): Promise<string> {
   const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
   return Array.from(new Uint8Array(hash, 0, 12), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/** A store's own words, and the reason below them. */
+function explain(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
 }

@@ -5,7 +5,7 @@ import { DEFAULTS, type SessionOptions } from '../options.ts';
 import type { Tell } from './events.ts';
 import { type Handshake, shakeHands } from './handshake.ts';
 import { SessionKeeper, sessionKey } from './keeper.ts';
-import { ensureTaken, late } from './outcome.ts';
+import { handshakeError, late } from './outcome.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
 import { ServerStream } from './server-stream.ts';
@@ -280,7 +280,7 @@ export class Lifecycle {
     const ending: Ending = await this.#host.wire.post(session.link, message, this.#handshakeLeft());
     if (epoch !== this.#epoch) throw new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' });
     if (ending.type === 'aborted') throw late('notifications/initialized', this.#connectTimeout);
-    ensureTaken(ending, 'notifications/initialized');
+    if (ending.type !== 'accepted' && ending.type !== 'ended') throw handshakeError(ending, this.#connector.address?.url ?? 'the server', session.link.kind === 'pipe');
     const kept = await this.#store(session);
     this.#machine.enter({ name: 'ready', session: kept });
     this.#used();

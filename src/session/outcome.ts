@@ -7,7 +7,10 @@ import type { Ending } from '../links/link.ts';
 export function errorOf(ending: Ending, what: string): Error {
   switch (ending.type) {
     case 'not-sent':
-      return new UnreachableError(`The server could not be reached (${ending.error.message}). ${what} was not sent; it can be made again.`, { cause: ending.error });
+      return new UnreachableError(`The server could not be reached (${oneLine(ending.error)}). ${what} was not sent; it can be made again.`, {
+        cause: ending.error,
+        permanent: ending.permanent,
+      });
     case 'denied':
       return ending.error;
     case 'refused':
@@ -16,8 +19,10 @@ export function errorOf(ending: Ending, what: string): Error {
       return unknown(`The server took ${what} with 202 and will send no answer, which a request must have`);
     case 'ended':
       return unknown(`The server ended its answer to ${what} without the answer in it, and gave no event id to resume from`);
+    case 'unreadable':
+      return unknown(`The server's answer to ${what} cannot be read (${oneLine(ending.error)})`, ending.error);
     case 'cut':
-      return unknown(`The connection broke off before ${what} was answered (${ending.error.message})`, ending.error);
+      return unknown(`The connection broke off before ${what} was answered (${oneLine(ending.error)})`, ending.error);
     case 'aborted':
       return unknown(`${what} was given up`);
   }
@@ -47,11 +52,54 @@ function refusal(failure: HttpFailure, what: string): Error {
   }
 }
 
+/**
+ * The error for a handshake that ended without a session. Whatever became of it, no call was sent. `where` names the server; `pipe`
+ * tells a process or socket of its own, which is not there to be asked again when it is gone.
+ */
+export function handshakeError(ending: Ending, where: string, pipe: boolean): Error {
+  switch (ending.type) {
+    case 'denied':
+      return ending.error;
+    case 'refused':
+      return handshakeRefusal(ending.failure, where);
+    case 'ended':
+    case 'accepted':
+      return badServer(`${where} took initialize and gave no answer`);
+    case 'unreadable':
+      return badServer(`${where} does not speak MCP there: ${oneLine(ending.error)}`);
+    case 'not-sent':
+      return new UnreachableError(`${where} could not be reached: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: ending.permanent });
+    case 'cut':
+      return new UnreachableError(`${where} was there, but the connection broke off during the handshake: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: pipe });
+    case 'aborted':
+      return new UnreachableError(`The handshake with ${where} was given up.`, { permanent: true });
+  }
+}
+
+function handshakeRefusal(failure: HttpFailure, where: string): Error {
+  const { status, retryAfter, text } = failure;
+  const said = text ? `${status} (${text})` : `${status}`;
+  // What stands before a server that is not up yet.
+  if (status === 502 || status === 503 || status === 504) return new UnreachableError(`${where} is not there yet: something before it answered ${said}.`);
+  const advice =
+    status === 401
+      ? ' Give an `authProvider`, or an Authorization header in `headers`.'
+      : status === 404 || status === 405
+        ? ' Is the path right? That of an MCP endpoint often ends in /mcp.'
+        : '';
+  return new RefusedError(`${where} refused the handshake: it answered ${said}.${advice}`, { status, retryAfter });
+}
+
+/** The message of an error that may come from anywhere, fit to stand in a sentence. */
+function oneLine({ message }: Error): string {
+  return message.replace(/\s+/g, ' ').trim().replace(/\.$/, '');
+}
+
 /** For a call that waited for a handshake which failed: whatever became of the handshake, the call itself was not sent. */
 export function notSentBecause(error: unknown, what: string): Error {
   const passes = !(error instanceof RepriseError) || (error.outcome !== 'unknown' && !(error instanceof DeadlineError));
   if (passes) return error as Error;
-  return new UnreachableError(`No session could be negotiated, so ${what} was not sent: ${error.message}`, { cause: error });
+  return new UnreachableError(`There is no session, so ${what} was not sent: ${error.message}`, { cause: error });
 }
 
 /** A request of our own, part of a handshake, took too long. */

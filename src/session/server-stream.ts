@@ -151,6 +151,8 @@ function describeEnding(ending: Ending): string {
     case 'ended':
     case 'accepted':
       return 'the server closed the stream';
+    case 'unreadable':
+      return `what came on the stream cannot be read: ${ending.error.message}`;
     case 'cut':
       return `the stream broke off: ${ending.error.message}`;
     case 'not-sent':

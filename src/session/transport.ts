@@ -66,7 +66,7 @@ export class SessionTransport implements Transport {
   constructor(target: Target, options: SessionOptions = {}) {
     checkSessionOptions(options);
     this.#options = options;
-    const { events, tell } = createEvents((error) => this.#report(error));
+    const { events, tell } = createEvents(options.on ?? {}, (error) => this.#report(error));
     this.events = events;
     this.tell = tell;
     this.#wire = new Wire((message) => this.#toClient(message));
@@ -203,7 +203,7 @@ export class SessionTransport implements Transport {
       if (!saysLost(ending)) throw errorOf(ending, what);
 
       this.#wire.withdraw(call);
-      this.#lifecycle.lose(session, `the server answered ${ending.failure.status} to a request on it`);
+      this.#lifecycle.lose(session, `the server forgot the session (it answered ${ending.failure.status})`);
       if (this.#options.onSessionLost === 'fail') throw errorOf(ending, what);
       if (replayed) {
         throw new SessionLostError(
@@ -227,7 +227,7 @@ export class SessionTransport implements Transport {
     const session = await this.#lifecycle.ready();
     let ending = await this.#wire.post(session.link, message);
     if (saysLost(ending)) {
-      this.#lifecycle.lose(session, `the server answered ${ending.failure.status} to a notification on it`);
+      this.#lifecycle.lose(session, `the server forgot the session (it answered ${ending.failure.status})`);
       if (this.#options.onSessionLost !== 'fail') ending = await this.#wire.post((await this.#lifecycle.ready()).link, message);
     }
     ensureTaken(ending, message.method);

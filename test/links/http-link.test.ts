@@ -290,7 +290,7 @@ describe.each([
 
       const { ending, messages } = await send(link(server.url));
 
-      expect(ending.type).toBe('cut');
+      expect(ending.type).toBe('unreadable');
       expect(errorOf(ending).message).toContain('content type');
       expect(messages).toEqual([]);
     });
@@ -298,7 +298,7 @@ describe.each([
     test('of JSON to a GET is no stream', async () => {
       const server = await scripted((_, res) => res.writeHead(200, JSON_TYPE).end(JSON.stringify(result(1))));
 
-      expect((await hear(link(server.url))).ending.type).toBe('cut');
+      expect((await hear(link(server.url))).ending.type).toBe('unreadable');
     });
 
     test.each([
@@ -313,7 +313,7 @@ describe.each([
 
       const { ending, messages } = await send(link(server.url));
 
-      expect(ending.type).toBe('cut');
+      expect(ending.type).toBe('unreadable');
       expect(errorOf(ending).message).not.toMatch(/secret|resu/);
       expect(messages).toEqual([]);
     });
@@ -337,7 +337,7 @@ describe.each([
 
       const { ending } = await send(link(server.url));
 
-      expect(ending.type).toBe('cut');
+      expect(ending.type).toBe('unreadable');
       expect(errorOf(ending).message).toContain('limits.responseBytes');
       await server.seen[0]?.closed;
       expect(written).toBeLessThan(50 * LIMIT);
@@ -349,7 +349,7 @@ describe.each([
 
       const { ending } = await send(link(server.url));
 
-      expect(ending.type).toBe('cut');
+      expect(ending.type).toBe('unreadable');
       // fetch asks for encodings by itself and decodes them.
       expect(errorOf(ending).message).toContain(overFetch ? 'limits.responseBytes' : 'not asked for');
       expect(server.seen[0]?.headers['accept-encoding'] !== undefined).toBe(overFetch);
@@ -526,7 +526,7 @@ describe.each([
 
       const { ending } = await send(link(server.url));
 
-      expect(ending.type).toBe('cut');
+      expect(ending.type).toBe('unreadable');
       expect(errorOf(ending).message).toContain('limits.responseBytes');
       await server.seen[0]?.closed;
     });

@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { InMemoryTransport } from '@modelcontextprotocol/sdk/inMemory.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import { CreateMessageRequestSchema, type JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
-import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import {
   ClosedError,
@@ -31,7 +31,7 @@ import { clientOf, connected, failure, heardFrom, runsOf, say, temporaryDirector
  * The session is gone with its connection, and the next call makes another.
  */
 
-/** Client of a pipe: its session was lost, and it knows. */
+/** Waits until a client knows that its connection, and with it its session, is gone. */
 const lost = (client: ResilientClient) => waitFor(() => client.session.state === 'lost', { what: 'the loss of the session' });
 
 async function keysOf(store: Store): Promise<string[]> {
@@ -223,19 +223,19 @@ describe('a server that is started as a child process', () => {
     expect(await keysOf(store)).toEqual([]);
   });
 
-  test('that does not exist: the error names the command', async () => {
-    const client = clientOf({ command: './no-such-command' }, { retry: false });
+  test('that does not exist: the error names the command, at once', async () => {
+    const client = clientOf({ command: './no-such-command' });
+    const heard = heardFrom(client);
     const error = await failure(client.connect());
     expect(error).toBeInstanceOf(UnreachableError);
     expect(error.message).toMatch(/no-such-command.*ENOENT/);
-    const patient = clientOf({ command: './no-such-command' }, { timeout: { connect: 500 } });
-    expect(await failure(patient.connect())).toMatchObject({ code: 'DEADLINE', outcome: 'not-sent', message: expect.stringMatching(/no-such-command.*ENOENT/) });
+    expect(heard.retry).toEqual([]);
   });
 
-  test('that dies at once: the error has its last words', async () => {
-    const { target } = await traced({ args: ['--eval', 'console.error("No API key"); process.exit(1)'] });
-    const client = clientOf(target, { retry: false });
-    expect((await failure(client.connect())).message).toContain('No API key');
+  test('that dies at once: the error has its last words, and it is not started again and again', async () => {
+    const { target, pids } = await traced({ args: ['--eval', 'console.error("No API key"); process.exit(1)'] });
+    expect((await failure(clientOf(target).connect())).message).toContain('No API key');
+    expect(await pids()).toHaveLength(1);
   });
 
   test('that never answers is not left behind', async () => {
@@ -372,16 +372,16 @@ interface InProcess {
 function inProcess(): InProcess {
   const servers: FixtureServer[] = [];
   const executions = new Map<string, Execution>();
-  let open = 0;
+  const open = new Set<FixtureServer>();
   return {
     servers,
-    open: () => open,
+    open: () => open.size,
     executions: async () => [...executions.values()],
     target: () => {
       const [near, far] = InMemoryTransport.createLinkedPair();
       const server = createFixtureServer({ journal: (execution) => void executions.set(execution.id, execution) });
-      server.mcp.server.onclose = () => open--;
-      open++;
+      server.mcp.server.onclose = () => void open.delete(server);
+      open.add(server);
       servers.push(server);
       void server.mcp.connect(far as Transport);
       return near as Transport;
@@ -418,7 +418,7 @@ describe('a function that makes a transport', () => {
     expect(servers[1]?.level).toBe('warning');
   });
 
-  test('closes in mid-call: the call is not known, and did not run twice (G2)', async () => {
+  test('that is closed in mid-call: the call is not known, and did not run twice (G2)', async () => {
     const { target, servers, executions } = inProcess();
     const client = await connected(target);
     const call = failure(say(client, 'work', { nonce: 'cut', ms: 60_000 }));
@@ -476,7 +476,7 @@ describe('a function that makes a transport', () => {
     { what: 'a promise of one', returned: Promise.resolve(inProcess().target()) },
   ];
 
-  test.each(impossible)('and returns $what is told so at once, and not tried again', async ({ returned }) => {
+  test.each(impossible)('that returns $what: the error says so at once, and it is not asked again', async ({ returned }) => {
     let asked = 0;
     const client = clientOf(() => {
       asked++;
@@ -489,7 +489,7 @@ describe('a function that makes a transport', () => {
     expect([asked, heard.retry]).toEqual([1, []]);
   });
 
-  test('and throws: what it threw is told as it is', async () => {
+  test('that throws: what it threw is told as it is', async () => {
     const reason = new Error('No transport today');
     const client = clientOf(() => {
       throw reason;
@@ -497,7 +497,7 @@ describe('a function that makes a transport', () => {
     expect(await failure(client.connect())).toBe(reason);
   });
 
-  test('and fails later fails the calls that need a new one, until it works again', async () => {
+  test('that fails later: the calls that need a new transport fail, until it works again', async () => {
     const { target, servers } = inProcess();
     let broken = false;
     const client = await connected(() => (broken ? (undefined as unknown as Transport) : target()));
@@ -510,7 +510,7 @@ describe('a function that makes a transport', () => {
     expect(heard.reset).toHaveLength(1);
   });
 
-  test('and makes one that never starts, or never answers, ends at the deadline and is let go', async () => {
+  test('that makes one which never starts, or never answers: connecting ends at its deadline, and the transport is closed', async () => {
     let closed = 0;
     const silent = (start: () => Promise<void>): Transport => ({ start, send: async () => {}, close: async () => void closed++ });
     for (const start of [() => new Promise<void>(() => {}), async () => {}]) {
