@@ -61,6 +61,10 @@ describe('an option that makes no sense is a TypeError or RangeError at once, wh
     [{ signal: {} }, TypeError, 'signal'],
     [{ clientInfo: { name: 'x' } }, TypeError, 'clientInfo'],
     [{ sesion: 'x' }, TypeError, 'sesion'],
+    [{ timeout: { call: 5000, total: 10 } }, RangeError, 'timeout.call'],
+    [{ requestInit: { headers: { authorization: 'x' } } }, TypeError, 'requestInit'],
+    [{ on: { warn: () => {} } }, TypeError, 'warn'],
+    [{ on: { warning: 'console' } }, TypeError, 'on.warning'],
   ])('%o', (options, type, name) => {
     const make = () => new ResilientClient(url, options as never);
     expect(make).toThrow(type);
@@ -78,6 +82,63 @@ describe('an option that makes no sense is a TypeError or RangeError at once, wh
     await expect(client.ping({ timeout: 0 })).rejects.toThrow(RangeError);
     await expect(client.ping({ timeout: 2 ** 31 })).rejects.toThrow(RangeError);
     await expect(client.ping({ timeout: Number.NaN })).rejects.toThrow(TypeError);
+  });
+});
+
+describe('connecting', () => {
+  const failure = async (target: Target) => connect(target, { timeout: { connect: 60_000 } }).then(undefined, (error: unknown) => error as Error);
+
+  it('fails at once where waiting cannot help: no such command', async () => {
+    expect(await failure({ command: 'no-such-command-here' })).toMatchObject({ code: 'UNREACHABLE', permanent: true, message: expect.stringContaining('no-such-command-here') });
+  });
+
+  it('fails at once where waiting cannot help: no TLS on that port', async () => {
+    await using server = await startServer();
+    expect(await failure(server.url.href.replace('http:', 'https:'))).toMatchObject({ code: 'UNREACHABLE', permanent: true, message: expect.not.stringContaining('\n') });
+  });
+
+  it.each([
+    ['a page of HTML', { reply: { onlyMethod: 'initialize', times: 1, contentType: 'text/html', body: '<html>' } }, { code: 'BAD_SERVER' }],
+    ['no answer', { endEmpty: { onlyMethod: 'initialize', times: 1 } }, { code: 'BAD_SERVER' }],
+    ['a 500', { post: { onlyMethod: 'initialize', times: 1, status: 500 } }, { code: 'REFUSED', status: 500 }],
+    ['a 404', { post: { onlyMethod: 'initialize', times: 1, status: 404 } }, { code: 'REFUSED', status: 404, message: expect.stringContaining('Is the path right?') }],
+    ['a 401', { post: { onlyMethod: 'initialize', times: 1, status: 401 } }, { code: 'REFUSED', status: 401, message: expect.stringContaining('authProvider') }],
+  ])('fails at once, naming the server, where initialize gets %s', async (_what, fault, expected) => {
+    await using server = await startServer();
+    await server.behave(fault);
+    const error = await failure(server.url);
+    expect(error).toMatchObject(expected);
+    expect((error as Error).message).toContain(server.url.href);
+  });
+
+  it('waits for a server that is about to come (503)', async () => {
+    await using server = await startServer();
+    await server.behave({ post: { onlyMethod: 'initialize', times: 2, status: 503 } });
+    const reasons: string[] = [];
+    await using client = await connect(server.url, { on: { retry: ({ reason }) => reasons.push(reason) } });
+    expect(client.session.state).toBe('ready');
+    expect(reasons).toEqual([expect.stringContaining('503'), expect.stringContaining('503')]);
+  });
+
+  it('tells what happens meanwhile to the listeners that are given with the options', async () => {
+    await using server = await startServer();
+    const warnings: string[] = [];
+    const store: Store = Object.assign(memoryStore(), { set: () => Promise.reject(new Error('disk full')) });
+    await using _client = await connect(server.url, { store, on: { warning: ({ message }) => warnings.push(message) } });
+    expect(warnings).toEqual([expect.stringContaining('disk full')]);
+  });
+});
+
+describe('a call', () => {
+  it('on a client that is not connected fails with ClosedError, not sent', async () => {
+    const client = new ResilientClient(url);
+    await expect(client.listTools()).rejects.toMatchObject({ code: 'CLOSED', outcome: 'not-sent' });
+  });
+
+  it('with its options in the place of the schema is a TypeError that says so', async () => {
+    await using server = await startServer();
+    await using client = await connect(server.url);
+    await expect(client.callTool({ name: 'echo', arguments: {} }, { safe: true } as never)).rejects.toThrow(/third argument/);
   });
 });
 
