@@ -31,7 +31,7 @@ try {
 finish();
 
 async function restartOfTheProgram(): Promise<void> {
-  act('1. The program is killed in the middle of its work, and started again');
+  act('1. The program is killed in the middle of its work, and started again', 'Look at the first request of the second process, and at what it knows without asking.');
   for (const [who, script, store] of [
     ['mcp-reprise', 'program.ts', join(directory, 'sessions')],
     ['bare SDK', 'bare-program.ts', join(directory, 'session-id')],
@@ -63,13 +63,15 @@ async function restartOfTheProgram(): Promise<void> {
       check('the second process knew the server\'s capabilities without asking', connected.resumed && connected.capabilities);
       check('it got its own answer', answer !== undefined);
     } else {
-      verdict(`capabilities known: ${connected.capabilities ? 'yes' : 'no'}; protocol version sent: ${head?.protocolVersion ?? 'none'}; notifications stream opened: ${has(seen, 'GET') ? 'yes' : 'no'}`);
+      verdict(
+        `was handed the session id by the program, but: capabilities known: ${yes(connected.capabilities)}, protocol version sent: ${yes(head?.protocolVersion !== undefined)}, notifications heard: ${yes(has(seen, 'GET'))}`,
+      );
     }
   }
 }
 
 async function restartOfTheServer(): Promise<void> {
-  act('2. The server restarts and forgets its sessions; ten calls are made at once');
+  act('2. The server restarts and forgets its sessions; ten calls are made at once', 'Look at how many of them are answered, and at how many handshakes that takes.');
   const calls = (client: Client) => Promise.allSettled(Array.from({ length: 10 }, (_, i) => client.callTool({ name: 'echo', arguments: { text: `call ${i}` } })));
 
   await using server = await startServer();
@@ -93,12 +95,12 @@ async function restartOfTheServer(): Promise<void> {
   await server.restart();
   const bareAnswers = await calls(bare);
   const failure = bareAnswers.find((answer) => answer.status === 'rejected');
-  verdict(`${fulfilled(bareAnswers)} of 10 calls answered: ${failure ? String(failure.reason) : ''}`);
+  verdict(`${fulfilled(bareAnswers)} of 10 calls answered: ${failure ? String(failure.reason).slice(0, 110) : ''}…`);
   await bare.close();
 }
 
 async function cutConnection(): Promise<void> {
-  act('3. The connection is cut in the middle of a call; the server keeps its events');
+  act('3. The connection is cut in the middle of a call; the server keeps its events', 'Both are answered. Look at how soon, and at how often the tool ran.');
   await using server = await startServer({ eventStore: true });
   await using client = await connect(server.url);
   const startedAt = performance.now();
@@ -117,12 +119,13 @@ async function cutConnection(): Promise<void> {
 }
 
 async function cutWithoutEvents(): Promise<void> {
-  act('4. The same on a server that keeps nothing: nobody can know what became of the call');
+  act('4. The same on a server that keeps nothing: nobody can know what became of the call', 'Look at when the caller learns of it.');
   await using server = await startServer();
   await using client = await connect(server.url);
   const startedAt = performance.now();
   const failure: unknown = await client.callTool({ name: 'cutme', arguments: { nonce: 'ours', ms: 200 } }).catch((error: unknown) => error);
-  note('mcp-reprise', `after ${seconds(performance.now() - startedAt)}: ${String(failure)}`);
+  note('mcp-reprise', `failed after ${seconds(performance.now() - startedAt)}, with`);
+  note('', String(failure));
   check('the caller is told that the outcome is unknown', failure instanceof OutcomeUnknownError);
   check('and the tool was not run again', (await ran(server, 'ours')) === 1);
   await client.callTool({ name: 'work', arguments: { nonce: 'safe' } }, undefined, { safe: true });
@@ -151,6 +154,10 @@ async function within(time: number, call: Promise<unknown>): Promise<string> {
 
 async function ran(server: FixtureProcess, nonce: string): Promise<number> {
   return (await server.executions()).filter((execution) => execution.nonce === nonce).length;
+}
+
+function yes(holds: boolean): string {
+  return holds ? 'yes' : 'no';
 }
 
 function fulfilled(results: readonly PromiseSettledResult<unknown>[]): number {

@@ -7,8 +7,8 @@ let failed = 0;
 
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(2)} s`;
 
-export function act(title: string): void {
-  console.log(`\n${paint(1, title)}`);
+export function act(title: string, lookAt: string): void {
+  console.log(`\n${paint(1, title)}\n   ${paint(2, lookAt)}`);
 }
 
 export function note(who: string, what: string): void {
@@ -17,7 +17,7 @@ export function note(who: string, what: string): void {
 
 /** What the bare SDK does in the same situation. It proves nothing of ours. */
 export function verdict(what: string): void {
-  line('bare SDK', paint(33, what));
+  line('bare SDK', what);
 }
 
 export function check(claim: string, holds: boolean): void {
@@ -43,7 +43,14 @@ export function finish(): void {
 }
 
 function line(who: string, what: string): void {
-  console.log(`${seconds(performance.now() - startedAt).padStart(8)}  ${paint(36, who.padEnd(11))} ${what}`);
+  const [first = '', ...rest] = wrap(what);
+  console.log(`${(who ? seconds(performance.now() - startedAt) : '').padStart(8)}  ${paint(36, who.padEnd(11))} ${first}`);
+  for (const each of rest) console.log(`${' '.repeat(22)}${each}`);
+}
+
+/** Lines that fit into a terminal of 100 columns. */
+function wrap(text: string): string[] {
+  return text.match(/.{1,76}(?:\s|$)/g) ?? [text];
 }
 
 function describe({ http, rpc, sessionId, protocolVersion, lastEventId, status }: WireEntry): string {

@@ -63,6 +63,12 @@ describe('the examples run as they are printed', () => {
     expect(await run('examples/outcome.ts')).toEqual({ code: 0, output: 'answered\n' });
   });
 
+  it('demo.ts shows that everything holds', async () => {
+    const { code, output } = await run('examples/demo.ts');
+    expect(output).toContain('Everything held. 12 passed, 0 failed');
+    expect(code).toBe(0);
+  });
+
   it('any-client.ts calls the tool over the SDK\'s own client', async () => {
     expect(await run('examples/any-client.ts')).toEqual({ code: 0, output: expect.stringContaining('Hello') });
   });
