@@ -246,6 +246,8 @@ function guardOnError(client: Client): void {
     configurable: true,
     enumerable: true,
     get: () => listener && guarded,
-    set: (next: typeof listener) => void (listener = next),
+    set(next: typeof listener) {
+      listener = next;
+    },
   });
 }

@@ -39,10 +39,13 @@ export class UnreachableError extends RepriseError {
   readonly outcome = 'not-sent';
   /** Trying again will not help: there is no such command, no TLS on that port, or a certificate that cannot be trusted. */
   readonly permanent: boolean;
+  /** How long the server asked to wait (its `Retry-After`), in milliseconds. */
+  readonly retryAfter: number | undefined;
 
-  constructor(message: string, details: ErrorDetails & { permanent?: boolean | undefined } = {}) {
+  constructor(message: string, details: ErrorDetails & { permanent?: boolean | undefined; retryAfter?: number | undefined } = {}) {
     super(message, details);
     this.permanent = details.permanent ?? false;
+    this.retryAfter = details.retryAfter;
   }
 }
 

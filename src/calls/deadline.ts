@@ -105,7 +105,7 @@ export class Deadline {
     const left = this.#endsAt - performance.now();
     return after(Math.min(call, left), () => {
       const [name, limit] = left < call && total !== call ? (['timeout.total', total] as const) : ([this.#options.setBy, call] as const);
-      const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run; the server was told that it is cancelled.';
+      const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It may have been sent, and may or may not have run; if it was, the server was told that it is cancelled.';
       const { outcome, lastFailure } = this;
       const last = lastFailure ? ` The last attempt failed: ${firstSentence(lastFailure)}` : '';
       const message = `${this.#options.what} was not answered within ${limit} ms (${name}). ${became}${last}`;

@@ -1,5 +1,5 @@
 import pRetry from 'p-retry';
-import { firstSentence, RefusedError, RepriseError } from '../errors.ts';
+import { firstSentence, OutcomeUnknownError, RefusedError, RepriseError, UnreachableError } from '../errors.ts';
 import type { RetryOptions } from '../options.ts';
 import { backoffDelay } from '../timers.ts';
 import type { Deadline } from './deadline.ts';
@@ -14,6 +14,8 @@ export interface RetryContext {
 
 /** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or the deadline passes. */
 export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, retry, onRetry }: RetryContext): Promise<T> {
+  // Once an attempt may have run, no later one can make that undone.
+  let mayHaveRun = false;
   const once = async (): Promise<T> => {
     deadline.outcome = 'unknown';
     return attempt();
@@ -29,11 +31,12 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
       shouldRetry: async ({ error, attemptNumber }) => {
         const outcome = outcomeOf(error);
         if (VERDICTS[outcome][safe ? 'safe' : 'unsafe'] === 'fail') return false;
-        if (error instanceof RepriseError && error.outcome) deadline.outcome = error.outcome === 'unknown' ? 'unknown' : 'not-sent';
+        mayHaveRun ||= outcome === 'unknown';
+        deadline.outcome = mayHaveRun ? 'unknown' : 'not-sent';
         deadline.lastFailure = error;
-        const asked = error instanceof RefusedError ? (error.retryAfter ?? 0) : 0;
+        const asked = error instanceof RefusedError || error instanceof UnreachableError ? (error.retryAfter ?? 0) : 0;
         // Waiting would end in the deadline: better to say so now, while there is time to do something else (G5).
-        if (asked > deadline.left) throw tooLate(error as RefusedError, asked, deadline.left);
+        if (asked > deadline.left) throw tooLate(error, asked, deadline.left);
         const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
         onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: firstSentence(error) });
         await deadline.pause(delay);
@@ -42,11 +45,15 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
     });
   } catch (error) {
     deadline.throwIfOver();
+    if (mayHaveRun && error instanceof RepriseError && error.outcome !== 'unknown') {
+      throw new OutcomeUnknownError(`An earlier attempt was sent and may or may not have run. The last one failed: ${error.message}`, { cause: error });
+    }
     throw error;
   }
 }
 
-function tooLate(error: RefusedError, asked: number, left: number): RefusedError {
+function tooLate(error: Error, asked: number, left: number): Error {
   const message = `${error.message} The server asks to wait ${Math.round(asked)} ms, and the call has only ${Math.round(left)} ms left, so it was given up.`;
-  return new RefusedError(message, { status: error.status, retryAfter: error.retryAfter, cause: error });
+  if (error instanceof RefusedError) return new RefusedError(message, { status: error.status, retryAfter: error.retryAfter, cause: error });
+  return new UnreachableError(message, { permanent: true, retryAfter: asked, cause: error });
 }

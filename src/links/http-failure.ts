@@ -33,21 +33,26 @@ export interface FailureInput {
 
 export function readHttpFailure({ status, body, header, sessionId, secrets = [], now = Date.now() }: FailureInput): HttpFailure {
   const message = parseMessage(body);
+  const error = message && 'error' in message ? message : undefined;
   return {
     status,
-    verdict: verdictOf(status, body, sessionId),
+    verdict: verdictOf(status, body, error, sessionId),
     retryAfter: parseRetryAfter(header('retry-after'), now),
-    error: message && 'error' in message ? message : undefined,
+    error,
     text: describe(body, sessionId === undefined ? secrets : [sessionId, ...secrets]),
   };
 }
 
-function verdictOf(status: number, body: string, sessionId: string | undefined): HttpFailure['verdict'] {
-  if (sessionId !== undefined && saysSessionLost(status, body)) return 'session-lost';
+function verdictOf(status: number, body: string, error: JSONRPCErrorResponse | undefined, sessionId: string | undefined): HttpFailure['verdict'] {
+  // "No such method", "wrong parameters": whoever says that has looked at the request, and so knew the session.
+  const looked = error?.error.code === -32601 || error?.error.code === -32602;
+  if (sessionId !== undefined && !looked && saysSessionLost(status, body, error)) return 'session-lost';
   if (status === 401) return 'unauthorized';
   if (status === 429) return 'busy';
   // A proxy's 408 and every 5xx can come after the server began to work.
   if (status >= 500 || status === 408) return 'unknown';
+  // The answer to a POST that was processed may be elsewhere (RFC 9110 §15.4.4).
+  if (status === 301 || status === 302 || status === 303) return 'unknown';
   return 'refused';
 }
 
@@ -55,7 +60,7 @@ function verdictOf(status: number, body: string, sessionId: string | undefined):
  * The dialects in which real servers say that a session is gone. The spec knows only 404 (2025-11-25, Transports, Session
  * Management); the other statuses count only when their words are about the session.
  */
-function saysSessionLost(status: number, body: string): boolean {
+function saysSessionLost(status: number, body: string, error: JSONRPCErrorResponse | undefined): boolean {
   switch (status) {
     case 404:
     case 410:
@@ -67,7 +72,8 @@ function saysSessionLost(status: number, body: string): boolean {
     case 401:
     case 403:
     case 503:
-      return LOST_SESSION.test(body);
+      // A login that has expired has a session too, and so has a backend that broke off: only the plain words count.
+      return PLAIN_WORDS.test(error?.error.message ?? body);
     default:
       return false;
   }
@@ -79,6 +85,7 @@ const LOST_SESSION = new RegExp(
     String.raw`${SESSION}[^".]{0,40}\b(not found|not valid|invalid|unknown|expired|terminated|closed|gone|does not exist|not exist|required)\b`,
   'i',
 );
+const PLAIN_WORDS = /^\s*(unauthorized: |forbidden: |invalid request: |bad request: )?(mcp[- ])?session(?:[-_ ]?id)? (not found|unknown|invalid|expired|terminated)[.!]?\s*$/i;
 const NOT_INITIALIZED = /server not initialized/i;
 const MOVED_ON = /"code"\s*:\s*-32022\b/;
 

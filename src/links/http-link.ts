@@ -115,7 +115,7 @@ export class HttpLink implements Link {
         sinceEvent = 0;
         if (data) this.#readEvent(event || 'message', data, hear);
         // After the message: a cursor must never be ahead of what was handed over.
-        if (id && isEventId(id)) exchange.onEventId?.(id);
+        if (id && isEventId(id) && !exchange.signal.aborted) exchange.onEventId?.(id);
       },
       onRetry: (delay) => exchange.onRetryHint?.(delay),
       // A stream may live on comments for ever, but an event does not get longer by having them in it.

@@ -1,4 +1,4 @@
-import { ConflictError, StoreError } from '../errors.ts';
+import { type ConflictError, StoreError } from '../errors.ts';
 import type { Store } from '../storage/store.ts';
 import { after } from '../timers.ts';
 import type { Tell } from './events.ts';
@@ -37,11 +37,14 @@ export class SessionKeeper {
   readonly #options: KeeperOptions;
   #record: SessionRecord | undefined;
   #pending: Partial<SessionRecord> = {};
+  /** Subscriptions made (true) and given up (false) that are not yet written. Changes, not the whole: others have theirs. */
+  #subscriptions = new Map<string, boolean>();
   /** The revision that the last {@link load} saw: what is there under another one was written by somebody since. */
   #seen: string | undefined;
   #writtenAt = 0;
   #queue: Promise<void> = Promise.resolve();
   #failed = false;
+  #stored = false;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -52,16 +55,18 @@ export class SessionKeeper {
     return this.#record && { ...this.#record, ...this.#pending };
   }
 
-  get persistent(): boolean {
-    return !this.#failed;
+  /** Whether the session is in the store, or was: others may be using it, and it is not ours alone to end. */
+  get stored(): boolean {
+    return this.#stored;
   }
 
   /**
    * The stored session, if there is one that this client may take up.
    *
-   * @param not - the id of a session that is known to be lost
+   * @param offer - what the client offers now, and the newest version of the protocol that it speaks
+   * @param lost - the ids of sessions that are known to be lost
    */
-  async load(capabilities: SessionRecord['capabilities'], not?: string): Promise<SessionRecord | undefined> {
+  async load(offer: { capabilities: SessionRecord['capabilities']; protocolVersion: string }, lost: ReadonlySet<string>): Promise<SessionRecord | undefined> {
     const stored = await this.#guard((store) => store.get(this.#options.key));
     this.#seen = stored?.revision;
     if (!stored) return undefined;
@@ -76,12 +81,19 @@ export class SessionKeeper {
       this.#warn('the stored session belongs to another server or principal; a new one is started');
       return undefined;
     }
-    if (record.id === not || isExpired(record, Date.now())) return undefined;
-    if (canonical(record.capabilities) !== canonical(capabilities)) {
+    if (isExpired(record, Date.now())) return undefined;
+    // What holds for the lost session is to hold for the next one, also where another process asked for it.
+    this.#adopt(record);
+    if (lost.has(record.id)) return undefined;
+    if (record.initialized.protocolVersion > offer.protocolVersion) {
+      this.#warn('the stored session speaks a newer version of the protocol than this client; a new one is started');
+      return undefined;
+    }
+    if (canonical(record.capabilities) !== canonical(offer.capabilities)) {
       this.#warn('the stored session was made by a client with other capabilities; a new one is started (give it a `session` name of its own to keep both)');
       return undefined;
     }
-    this.#adopt(record);
+    this.#stored = true;
     return record;
   }
 
@@ -89,19 +101,20 @@ export class SessionKeeper {
    * Writes a new session in place of what {@link load} saw. Returns the record that holds now: this one, or the one of another
    * process that was quicker.
    */
-  async claim(record: SessionRecord): Promise<SessionRecord> {
+  async claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<SessionRecord> {
     const { key, ttl } = this.#options;
     const fresh = { ...record, expiresAt: expiry(record.lastUsedAt, ttl) };
     const winner = await this.#guard(async (store) => {
       for (let i = 0; i < MOST_CONFLICTS; i++) {
         const there = await store.get(key);
         const other = there && there.revision !== this.#seen ? readable(there.value) : undefined;
-        if (other && this.#isOurs(other) && !isExpired(other, Date.now()) && canonical(other.capabilities) === canonical(fresh.capabilities)) return other;
+        if (other && !lost.has(other.id) && this.#isOurs(other) && !isExpired(other, Date.now()) && canonical(other.capabilities) === canonical(fresh.capabilities)) return other;
         if ((await ignoringConflict(store.set(key, serializeRecord(fresh), there ? there.revision : null))) !== undefined) return fresh;
       }
       throw new StoreError('the record changes faster than it can be written');
     });
     this.#adopt(winner ?? fresh);
+    this.#stored ||= winner !== undefined;
     return winner ?? fresh;
   }
 
@@ -115,6 +128,19 @@ export class SessionKeeper {
     void this.flush();
   }
 
+  /** Remembers that a subscription was made or given up. */
+  subscribe(uri: string, subscribed: boolean): void {
+    this.#subscriptions.set(uri, subscribed);
+    void this.flush();
+  }
+
+  /** Whether the place in the store has gone to another session, so that nobody will find this one again. */
+  async isDisplaced(id: string): Promise<boolean> {
+    const there = await this.#guard((store) => store.get(this.#options.key));
+    const other = there && readable(there.value);
+    return other !== undefined && other.id !== id;
+  }
+
   /** Writes what is not yet written. Never rejects. */
   flush(): Promise<void> {
     this.#queue = this.#queue.then(() => this.#write());
@@ -125,6 +151,7 @@ export class SessionKeeper {
   async forget(id: string): Promise<void> {
     if (this.#record?.id === id) this.#record = undefined;
     this.#pending = {};
+    this.#subscriptions = new Map();
     await this.#queue;
     await this.#guard(async (store) => {
       const there = await store.get(this.#options.key);
@@ -134,11 +161,13 @@ export class SessionKeeper {
 
   async #write(): Promise<void> {
     const record = this.#record;
-    if (!record || Object.keys(this.#pending).length === 0) return;
+    if (!record || (Object.keys(this.#pending).length === 0 && this.#subscriptions.size === 0)) return;
     const { key, ttl } = this.#options;
     const change = this.#pending;
+    const changed = this.#subscriptions;
     this.#pending = {};
-    this.#record = { ...record, ...change };
+    this.#subscriptions = new Map();
+    this.#record = { ...record, ...change, subscriptions: merged(record.subscriptions, changed) };
     this.#writtenAt = Date.now();
     await this.#guard(async (store) => {
       for (let i = 0; i < MOST_CONFLICTS; i++) {
@@ -150,7 +179,7 @@ export class SessionKeeper {
         // Many leave at the same time: what another process has just said of its use, holds for ours too.
         if (Object.keys(rest).length === 0 && usedAt - current.lastUsedAt < Math.min(SAME_USE, ttl / 10)) return;
         const lastUsedAt = Math.max(current.lastUsedAt, usedAt);
-        const next: SessionRecord = { ...current, ...change, lastUsedAt, expiresAt: expiry(lastUsedAt, ttl) };
+        const next: SessionRecord = { ...current, ...change, subscriptions: merged(current.subscriptions, changed), lastUsedAt, expiresAt: expiry(lastUsedAt, ttl) };
         if ((await ignoringConflict(store.set(key, serializeRecord(next), there.revision))) !== undefined) return;
       }
     });
@@ -192,6 +221,15 @@ export class SessionKeeper {
   }
 }
 
+function merged(subscriptions: readonly string[], changed: ReadonlyMap<string, boolean>): string[] {
+  const all = new Set(subscriptions);
+  for (const [uri, subscribed] of changed) {
+    if (subscribed) all.add(uri);
+    else all.delete(uri);
+  }
+  return [...all];
+}
+
 function isExpired(record: SessionRecord, now: number): boolean {
   return record.expiresAt !== null && record.expiresAt <= now;
 }
@@ -212,7 +250,8 @@ async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined
   try {
     return await operation;
   } catch (error) {
-    if (error instanceof ConflictError) return undefined;
+    // By its code: the class may be that of another copy of this library.
+    if ((error as Partial<ConflictError> | undefined)?.code === 'CONFLICT') return undefined;
     throw error;
   }
 }

@@ -80,7 +80,7 @@ function handshakeRefusal(failure: HttpFailure, where: string): Error {
   const { status, retryAfter, text } = failure;
   const said = text ? `${status} (${text})` : `${status}`;
   // What stands before a server that is not up yet.
-  if (status === 502 || status === 503 || status === 504) return new UnreachableError(`${where} is not there yet: something before it answered ${said}.`);
+  if (status === 502 || status === 503 || status === 504) return new UnreachableError(`${where} is not there yet: something before it answered ${said}.`, { retryAfter });
   const advice =
     status === 401
       ? ' Give an `authProvider`, or an Authorization header in `headers`.'

@@ -38,6 +38,7 @@ export function isInitializeResult(value: unknown): value is InitializeResult {
     isObject(value) &&
     isProtocolVersion(value['protocolVersion']) &&
     isObject(value['capabilities']) &&
+    Object.values(value['capabilities']).every(isObject) &&
     isObject(value['serverInfo']) &&
     typeof value['serverInfo']['name'] === 'string' &&
     typeof value['serverInfo']['version'] === 'string' &&
@@ -83,7 +84,7 @@ const CHECKS: Readonly<Record<string, (value: unknown) => boolean>> = {
   expiresAt: (value) => value === null || isTime(value),
   subscriptions: (value) => Array.isArray(value) && value.every((uri) => typeof uri === 'string'),
   logLevel: optional((value) => typeof value === 'string'),
-  cursor: optional((value) => typeof value === 'string' && !/[\r\n\0]/.test(value)),
+  cursor: optional((value) => typeof value === 'string' && value.length <= 1024 && /^[\x20-\x7e\x80-\uffff]+$/.test(value)),
   metadata: optional(isObject),
   cache: optional(isObject),
 };

@@ -48,6 +48,7 @@ export class ServerStream {
     for (;;) {
       let heard = false;
       let hint = 0;
+      const openedAt = performance.now();
       const resuming = cursor;
       const ending = await this.#open(link, cursor, {
         up: () => {
@@ -96,7 +97,9 @@ export class ServerStream {
       } else {
         host.onDown(describeEnding(ending), true);
       }
-      attempt = heard ? 0 : attempt;
+      // Only a stream that lasted, or that the server itself ends at its own pace, begins anew: one that says a thing and closes would
+      // have us come back for ever at once.
+      if (heard && (performance.now() - openedAt >= LASTED || hint >= LASTED_HINT)) attempt = 0;
       await sleep(Math.max(hint, backoffDelay(RECONNECT, attempt)), signal);
       attempt++;
     }
@@ -135,6 +138,10 @@ export class ServerStream {
     }
   }
 }
+
+/** How long a stream must have stood to count as one that worked, and the least pace of a server that counts as one, in ms. */
+const LASTED = 10_000;
+const LASTED_HINT = 1000;
 
 /** How long a resumed stream must have lasted before the second one is asked for, in ms. */
 const SETTLING = 250;

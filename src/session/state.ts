@@ -23,7 +23,7 @@ export interface ActiveSession {
  *                  └─► negotiating ─┘     │           │
  *                         ▲   │           ▼           ▼
  *                         │   └─► failed  └──► lost ◄─┘
- *                         └────────────────────┘
+ *                         └──── backoff ◄──────┘
  * any ─► closing ─► closed ─► idle
  * ```
  */
@@ -40,6 +40,8 @@ export type SessionState =
   | { readonly name: 'degraded'; readonly session: ActiveSession; readonly reason: string }
   /** The server has forgotten the session, or the pipe is gone; the next call negotiates. `session` is the one that was lost. */
   | { readonly name: 'lost'; readonly session: ActiveSession; readonly reason: string }
+  /** A lost session could not be replaced yet; the next handshake waits, so that a crowd of calls is no burden to the server. */
+  | { readonly name: 'backoff'; readonly session: ActiveSession; readonly reason: string }
   /** The user has to authorize: `finishAuth`, then connect again. */
   | { readonly name: 'authorizing'; readonly error: Error }
   /** The first handshake did not come about. Connecting again starts afresh. */
@@ -47,17 +49,30 @@ export type SessionState =
   | { readonly name: 'closing' }
   | { readonly name: 'closed' };
 
-export type StateName = SessionState['name'];
+export type StateName =
+  | 'idle'
+  | 'loading'
+  | 'negotiating'
+  | 'resuming'
+  | 'ready'
+  | 'degraded'
+  | 'lost'
+  | 'backoff'
+  | 'authorizing'
+  | 'failed'
+  | 'closing'
+  | 'closed';
 
 /** What each state may become. Anything else is news from the past (an answer that comes after `close()`) and is ignored. */
-const NEXT: Readonly<Record<StateName, readonly StateName[]>> = {
+const NEXT: Readonly<Record<SessionState['name'] & StateName, readonly StateName[]>> = {
   idle: ['loading', 'closing'],
   loading: ['resuming', 'negotiating', 'closing'],
   negotiating: ['negotiating', 'resuming', 'ready', 'lost', 'failed', 'authorizing', 'closing'],
   resuming: ['ready', 'lost', 'closing'],
   ready: ['degraded', 'lost', 'closing'],
   degraded: ['ready', 'degraded', 'lost', 'closing'],
-  lost: ['negotiating', 'closing'],
+  lost: ['negotiating', 'backoff', 'closing'],
+  backoff: ['negotiating', 'closing'],
   authorizing: ['loading', 'closing'],
   failed: ['loading', 'closing'],
   closing: ['closed'],

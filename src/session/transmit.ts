@@ -120,8 +120,10 @@ function cannotResume(ending: Ending & { type: 'refused' | 'denied' }): Ending {
 
 /** A JSON-RPC error for this very request is its answer, whatever HTTP status it came under. */
 function handOver(ending: Ending, call: PendingCall, host: TransmitHost): Ending {
-  if (ending.type === 'refused' && ending.failure.verdict !== 'session-lost' && ending.failure.error && ending.failure.error.id === call.wireId) {
-    host.hear(ending.failure.error);
-  }
+  if (ending.type !== 'refused') return ending;
+  const { status, verdict, error } = ending.failure;
+  if (!error || error.id !== call.wireId) return ending;
+  // What says "not now", "not you" or "no such session" is for us to deal with.
+  if (verdict !== 'session-lost' && status !== 401 && status !== 429) host.hear(error);
   return ending;
 }

@@ -17,7 +17,7 @@ import type { PendingCall } from './correlator.ts';
 import { createEvents, type SessionEmitter, type Tell } from './events.ts';
 import { Lifecycle } from './lifecycle.ts';
 import { describeRequest, ensureTaken, errorOf, notSentBecause } from './outcome.ts';
-import type { ActiveSession, StateName } from './state.ts';
+import type { StateName } from './state.ts';
 import { limit, Wire } from './wire.ts';
 
 /** What is known of a session. */
@@ -87,7 +87,7 @@ export class SessionTransport implements Transport {
   }
 
   get session(): SessionInfo {
-    const { state, record, key, lastUsedAt, persistent } = this.#lifecycle;
+    const { state, record, key, lastUsedAt, stored } = this.#lifecycle;
     const session = 'session' in state ? state.session : undefined;
     return {
       id: session?.id,
@@ -97,7 +97,7 @@ export class SessionTransport implements Transport {
       protocolVersion: session?.initialized.protocolVersion,
       createdAt: session?.createdAt,
       lastUsedAt,
-      expiresAt: (persistent && record?.expiresAt) || undefined,
+      expiresAt: (stored && record?.expiresAt) || undefined,
       metadata: record?.metadata ?? this.#options.metadata ?? {},
     };
   }
@@ -152,7 +152,7 @@ export class SessionTransport implements Transport {
 
   /** Leaves. A stored session stays resumable; any other is ended on the server. Calls in flight fail with `ClosedError`. */
   async close(): Promise<void> {
-    await this.#close(this.#lifecycle.persistent ? 'keep' : 'end');
+    await this.#close(this.#lifecycle.stored ? 'keep' : 'end');
   }
 
   /** Ends the session on the server (DELETE), forgets it, and closes. */
@@ -166,7 +166,8 @@ export class SessionTransport implements Transport {
 
   async #request(message: JSONRPCRequest): Promise<void> {
     const call = this.#wire.open(message, (answer) => {
-      if ('result' in answer && this.#lifecycle.restorables.note(message)) this.#lifecycle.saveRestorables();
+      const change = 'result' in answer ? this.#lifecycle.restorables.note(message) : undefined;
+      if (change) this.#lifecycle.granted(change);
       // The SDK handles notifications a microtask later, and by then would have dropped the progress handler of an answered call.
       queueMicrotask(() => this.#toClient(answer));
     });
@@ -192,7 +193,8 @@ export class SessionTransport implements Transport {
   /** One call, over as many sessions as it takes. */
   async #run(call: PendingCall): Promise<void> {
     const what = describeRequest(call.request);
-    for (let replayed = false; ; replayed = true) {
+    let refusals = 0;
+    for (let sessions = 1; ; sessions++) {
       const session = await this.#lifecycle.ready().catch((error: unknown) => {
         throw notSentBecause(error, what);
       });
@@ -202,10 +204,12 @@ export class SessionTransport implements Transport {
       if (call.done) return;
       if (!saysLost(ending)) throw errorOf(ending, what);
 
+      // A session that was taken up, and was dead already, is no new one: the replay is still to come.
+      if (!this.#lifecycle.isUnproven(session)) refusals++;
       this.#wire.withdraw(call);
       this.#lifecycle.lose(session, `the server forgot the session (it answered ${ending.failure.status})`);
       if (this.#options.onSessionLost === 'fail') throw errorOf(ending, what);
-      if (replayed) {
+      if (refusals > 1 || sessions > MOST_SESSIONS) {
         throw new SessionLostError(
           `The server refused ${what} on a new session too, as it had on the one before (${ending.failure.status}). It did not run. If the server has several replicas, the load balancer is probably not sticky.`,
         );
@@ -225,20 +229,22 @@ export class SessionTransport implements Transport {
 
   async #notify(message: JSONRPCNotification): Promise<void> {
     const session = await this.#lifecycle.ready();
-    let ending = await this.#wire.post(session.link, message);
+    let ending = await this.#wire.post(session.link, message, this.#callTimeout);
     if (saysLost(ending)) {
       this.#lifecycle.lose(session, `the server forgot the session (it answered ${ending.failure.status})`);
-      if (this.#options.onSessionLost !== 'fail') ending = await this.#wire.post((await this.#lifecycle.ready()).link, message);
+      if (this.#options.onSessionLost !== 'fail') ending = await this.#wire.post((await this.#lifecycle.ready()).link, message, this.#callTimeout);
     }
     ensureTaken(ending, message.method);
   }
 
   /** An answer to a request of the server. If the session is gone by now, so is whoever asked. */
   async #answer(message: JSONRPCResponse): Promise<void> {
-    const session: ActiveSession | undefined = this.#lifecycle.session;
-    if (!session) return;
-    const ending = await this.#wire.post(session.link, message);
-    if (!saysLost(ending)) ensureTaken(ending, 'an answer to the server');
+    const ending = await this.#wire.answer(message, this.#callTimeout);
+    if (ending && !saysLost(ending)) ensureTaken(ending, 'an answer to the server');
+  }
+
+  get #callTimeout(): number {
+    return this.#options.timeout?.call ?? DEFAULTS.timeout.call;
   }
 
   #toClient(message: JSONRPCMessage): void {
@@ -277,6 +283,9 @@ export class SessionTransport implements Transport {
     }
   }
 }
+
+/** How many sessions a call may meet, counting those that were taken up dead. */
+const MOST_SESSIONS = 5;
 
 /** Whoever throws in an error handler has nowhere left to be told (G11). */
 function report(onerror: SessionTransport['onerror'], error: Error): void {

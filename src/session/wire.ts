@@ -3,6 +3,7 @@ import { ClosedError } from '../errors.ts';
 import type { Ending, Link } from '../links/link.ts';
 import { after } from '../timers.ts';
 import { type Answer, Correlator, type PendingCall } from './correlator.ts';
+import { Inbound } from './inbound.ts';
 import { badServer, describeRequest, errorOf, late } from './outcome.ts';
 import { transmit } from './transmit.ts';
 
@@ -18,6 +19,7 @@ export interface OwnRequest {
  */
 export class Wire {
   readonly #correlator = new Correlator();
+  readonly #inbound = new Inbound();
   readonly #toClient: (message: JSONRPCMessage) => void;
   #ownIds = 0;
   /** What ends the exchanges that no call owns: those of notifications and answers. */
@@ -54,7 +56,7 @@ export class Wire {
   /** Sends a call over a link and stays until it is settled, or nothing more can come for it. */
   async send(call: PendingCall, link: Link, onAccepted?: (head: { readonly sessionId: string | undefined }) => void): Promise<Ending> {
     call.link = link;
-    return transmit(call, link, this.#correlator, { hear: this.hear, onAccepted: (head) => onAccepted?.(head) });
+    return transmit(call, link, this.#correlator, { hear: this.hearOn(link), onAccepted: (head) => onAccepted?.(head) });
   }
 
   /** Sends a request of our own over a link and returns its result. `timeout` in ms. */
@@ -71,17 +73,23 @@ export class Wire {
     }
   }
 
-  /** Sends a notification, or an answer to a request of the server. One that is not taken within `timeout` ms ends as `aborted`. */
-  async post(link: Link, message: JSONRPCNotification | JSONRPCResponse, timeout?: number): Promise<Ending> {
+  /** Sends a notification, or an answer. One that is not taken within `timeout` ms ends as `aborted`. */
+  async post(link: Link, message: JSONRPCNotification | JSONRPCResponse, timeout: number): Promise<Ending> {
     const abort = new AbortController();
     this.#posts.add(abort);
-    const stop = timeout === undefined ? undefined : after(timeout, () => abort.abort(new Error('it was not taken in time')));
+    const stop = after(timeout, () => abort.abort(new Error('it was not taken in time')));
     try {
-      return await link.send(message, { signal: abort.signal, hear: this.hear });
+      return await link.send(message, { signal: abort.signal, hear: this.hearOn(link) });
     } finally {
-      stop?.();
+      stop();
       this.#posts.delete(abort);
     }
+  }
+
+  /** Sends the client's answer to where the question came from; `undefined` where nobody waits for it any more. */
+  async answer(message: JSONRPCResponse, timeout: number): Promise<Ending | undefined> {
+    const reply = this.#inbound.answer(message);
+    return reply && this.post(reply.link, reply.message, timeout);
   }
 
   /** The client gives a request up: the server is told, and its connection is closed. */
@@ -97,11 +105,14 @@ export class Wire {
     await this.post(link, { ...message, params: { ...message.params, requestId: wireId } }, CANCEL_TIMEOUT);
   }
 
-  /** Takes in a message of the server, from whatever stream it came. */
-  readonly hear = (message: JSONRPCMessage): void => {
-    const remaining = this.#correlator.receive(message);
-    if (remaining) this.#toClient(remaining);
-  };
+  /** Takes in the server's messages, from whatever stream of a link they come. */
+  hearOn(link: Link): (message: JSONRPCMessage) => void {
+    return (message) => {
+      const remaining = this.#correlator.receive(message);
+      const forClient = remaining && this.#inbound.receive(remaining, link);
+      if (forClient) this.#toClient(forClient);
+    };
+  }
 
   /** Ends everything in flight. Calls fail with `ClosedError`. */
   shut(): void {
@@ -111,6 +122,7 @@ export class Wire {
       call.fail(new ClosedError(`The client was closed before ${describeRequest(call.request)} was answered. ${became}`, { outcome: call.sent ? 'unknown' : 'not-sent' }));
       call.abort.abort(new Error('the client was closed'));
     }
+    this.#inbound.clear();
     for (const abort of this.#posts) abort.abort(new Error('the client was closed'));
   }
 }

@@ -124,7 +124,8 @@ describe('connecting', () => {
     await using server = await startServer();
     const warnings: string[] = [];
     const store: Store = Object.assign(memoryStore(), { set: () => Promise.reject(new Error('disk full')) });
-    await using _client = await connect(server.url, { store, on: { warning: ({ message }) => warnings.push(message) } });
+    await using client = await connect(server.url, { store, on: { warning: ({ message }) => warnings.push(message) } });
+    expect(client.session.state).toBe('ready');
     expect(warnings).toEqual([expect.stringContaining('disk full')]);
   });
 });
@@ -167,6 +168,8 @@ describe('a stored record that makes no sense', () => {
     ['with an id of spaces', (record) => ({ ...record, id: 'a b' })],
     ['with an id that would split a header', (record) => ({ ...record, id: 'a\r\nx: y' })],
     ['with an id of 1,025 characters', (record) => ({ ...record, id: 'x'.repeat(1025) })],
+    ['of a newer version of the protocol than the client speaks', (record) => ({ ...record, initialized: { ...(record['initialized'] as object), protocolVersion: '2099-01-01' } })],
+    ['with capabilities that are none', (record) => ({ ...record, initialized: { ...(record['initialized'] as object), capabilities: { tools: 5 } } })],
     ['with a protocol version that is none', (record) => ({ ...record, initialized: { ...(record['initialized'] as object), protocolVersion: 'x\r\ny' } })],
     ['with a cursor that would split a header', (record) => ({ ...record, cursor: '1\r\nx: y' })],
     ['with times that are none', (record) => ({ ...record, expiresAt: 'soon' })],

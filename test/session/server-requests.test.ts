@@ -458,6 +458,21 @@ describe('a cancellation', () => {
     expect(tap.sent('notifications/cancelled').map(({ params }) => params?.requestId)).toEqual([ids[1]]);
   });
 
+  test('of a call that was replayed on a new session goes to that session, under its new id', async () => {
+    const client = await connected(tap.url, { listen: false });
+    await server.forget();
+    const giveUp = new AbortController();
+    const call = failure(say(client, 'work', { nonce: 'replayed', ms: 60_000 }, { signal: giveUp.signal }));
+    await started(server, 'replayed');
+    giveUp.abort();
+    await call;
+    await waitFor(async () => (await runsOf(server, 'replayed'))[0]?.aborted);
+    const ids = tap.sent('tools/call').map(({ id }) => id);
+    expect(new Set(ids).size).toBe(2);
+    expect(tap.sent('notifications/cancelled').map(({ params }) => params?.requestId)).toEqual([ids[1]]);
+    expect((await wireOf(server, 'notifications/cancelled')).map(({ sessionId, status }) => [sessionId, status])).toEqual([[client.session.id, 202]]);
+  });
+
   test('works by a client that has taken the session up', async () => {
     const store = memoryStore();
     const first = await connected(tap.url, { store });
