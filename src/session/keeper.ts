@@ -177,7 +177,7 @@ export class SessionKeeper {
         if (!there || current?.id !== record.id) return;
         const { lastUsedAt: usedAt = 0, ...rest } = change;
         // Many leave at the same time: what another process has just said of its use, holds for ours too.
-        if (Object.keys(rest).length === 0 && usedAt - current.lastUsedAt < Math.min(SAME_USE, ttl / 10)) return;
+        if (changed.size === 0 && Object.keys(rest).length === 0 && usedAt - current.lastUsedAt < Math.min(SAME_USE, ttl / 10)) return;
         const lastUsedAt = Math.max(current.lastUsedAt, usedAt);
         const next: SessionRecord = { ...current, ...change, subscriptions: merged(current.subscriptions, changed), lastUsedAt, expiresAt: expiry(lastUsedAt, ttl) };
         if ((await ignoringConflict(store.set(key, serializeRecord(next), there.revision))) !== undefined) return;

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
-import { type ConnectOptions, ResilientClient, type SessionEmitter, type SessionEvents, type Target } from '../../src/index.ts';
+import { type ConnectOptions, ResilientClient, type SessionEmitter, type SessionEvents, type Store, type Target } from '../../src/index.ts';
 import type { Behaviour, Execution, WireEntry } from '../support/contract.ts';
 import { type ClientProcess, runScript } from '../support/client-process.ts';
 import { waitFor } from '../support/wait.ts';
@@ -96,6 +96,18 @@ export async function runsOf(server: Journal, nonce: string): Promise<Execution[
 
 export async function started(server: Journal, nonce: string): Promise<Execution> {
   return waitFor(async () => (await runsOf(server, nonce))[0], { what: `the start of ${nonce}` });
+}
+
+/** A store with some of its methods in another way. */
+export function altered(store: Store, methods: Partial<Store>): Store {
+  return {
+    get: (key) => store.get(key),
+    set: (key, value, expected) => store.set(key, value, expected),
+    delete: (key, expected) => store.delete(key, expected),
+    keys: (prefix) => store.keys(prefix),
+    close: () => store.close(),
+    ...methods,
+  };
 }
 
 /** No fault at all. */

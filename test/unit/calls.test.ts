@@ -87,6 +87,17 @@ describe('a call and its deadline, on a clock of our own', () => {
     deadline.dispose();
   });
 
+  it('says unknown for good once an attempt may have run, whatever became of the later ones', async () => {
+    const deadline = deadlineOf(60_000);
+    let attempts = 0;
+    const attempt = () => Promise.reject(++attempts === 1 ? new OutcomeUnknownError('cut') : new UnreachableError('gone'));
+    const settled = retrying(attempt, { deadline, safe: true, retry: { ...retry, retries: 3 }, onRetry: () => {} }).catch((error: unknown) => error);
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(await settled).toMatchObject({ code: 'OUTCOME_UNKNOWN', message: expect.stringContaining('gone') });
+    expect(attempts).toBe(4);
+    deadline.dispose();
+  });
+
   it('G5 takes Retry-After as a lower bound', async () => {
     const deadline = deadlineOf(60_000);
     const delays: number[] = [];
