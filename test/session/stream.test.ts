@@ -250,11 +250,15 @@ describe('a session that the server forgot while the client is idle', () => {
 // ── How often ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 describe('how often a stream is opened again', () => {
-  test('a server that closes it at once, for a minute, sees at most 8 reconnects, whatever the jitter', async () => {
+  const message = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"hello"}}';
+  test.each<[string, Partial<Behaviour>]>([
+    ['closes it at once', { get: 'close' }],
+    ['says one thing and closes it', { reply: { onlyMethod: 'GET', times: 1000, contentType: 'text/event-stream', body: `data: ${message}\n\n` } }],
+  ])('a server that %s, for a minute, sees at most 8 reconnects, whatever the jitter', async (_what, behaviour) => {
     vi.spyOn(Math, 'random').mockReturnValue(0);
     onTestFinished(() => void vi.restoreAllMocks());
     const time = stopTime();
-    await plain.behave({ get: 'close' });
+    await plain.behave(behaviour);
     const client = await connected(plain.url);
     await eventually(async () => (await gets(plain)).length === 1);
     for (let passed = 0; passed < 60_000; passed += 50) {
