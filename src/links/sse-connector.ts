@@ -26,7 +26,8 @@ function sdkOptions({ authProvider, headers, fetch: given, requestInit }: HttpOp
     fetch: async (url, init) => {
       const all = new Headers(init?.headers);
       for (const [name, value] of Object.entries(await readHeaders(headers))) all.set(name, value);
-      return (given ?? fetch)(url, { ...init, headers: all });
+      // The SDK follows redirects within the origin by itself; nothing else may, with our headers.
+      return (given ?? fetch)(url, { ...init, headers: all, redirect: 'manual' });
     },
   };
 }
