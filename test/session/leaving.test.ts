@@ -4,7 +4,7 @@ import { ClosedError, connect, memoryStore, ResilientClient } from '../../src/in
 import { fileStore } from '../../src/node.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-import { connected, failure, say, startClients, started, streamOpen, temporaryDirectory, timed, wireOf } from './clients.ts';
+import { connected, failure, say, startClients, started, stayed, streamOpen, temporaryDirectory, timed, wireOf } from './clients.ts';
 
 /** G9 after `close()` nothing of ours is left; G11 nothing that a user does in a listener can break us. */
 
@@ -33,6 +33,8 @@ describe('G9 a process that has closed its client', () => {
     clients.send({ type: 'close' });
     expect((await clients.next('closed')).resources).toEqual([]);
     expect(await clients.exit).toMatchObject({ code: 0 });
+    // Anything of ours that was left would hold it for seconds.
+    expect(stayed(clients)).toBeLessThan(500);
     expect(clients.stderr).toBe('');
   });
 
