@@ -45,14 +45,15 @@ export function readHttpFailure({ status, body, header, sessionId, secrets = [],
 
 function verdictOf(status: number, body: string, error: JSONRPCErrorResponse | undefined, sessionId: string | undefined): HttpFailure['verdict'] {
   // "No such method", "wrong parameters": whoever says that has looked at the request, and so knew the session.
-  const looked = error?.error.code === -32601 || error?.error.code === -32602;
+  const hasId = error?.id !== undefined && error.id !== null;
+  const looked = hasId && (error.error.code === -32601 || error.error.code === -32602);
   if (sessionId !== undefined && !looked && saysSessionLost(status, body, error)) return 'session-lost';
   if (status === 401) return 'unauthorized';
   if (status === 429) return 'busy';
   // A proxy's 408 and every 5xx can come after the server began to work.
   if (status >= 500 || status === 408) return 'unknown';
-  // The answer to a POST that was processed may be elsewhere (RFC 9110 §15.4.4).
-  if (status === 301 || status === 302 || status === 303) return 'unknown';
+  // The answer to a request that was processed is elsewhere (RFC 9110 §15.4.4).
+  if (status === 303) return 'unknown';
   return 'refused';
 }
 
@@ -85,7 +86,7 @@ const LOST_SESSION = new RegExp(
     String.raw`${SESSION}[^".]{0,40}\b(not found|not valid|invalid|unknown|expired|terminated|closed|gone|does not exist|not exist|required)\b`,
   'i',
 );
-const PLAIN_WORDS = /^\s*(unauthorized: |forbidden: |invalid request: |bad request: )?(mcp[- ])?session(?:[-_ ]?id)? (not found|unknown|invalid|expired|terminated)[.!]?\s*$/i;
+const PLAIN_WORDS = /^\s*(unauthorized: |forbidden: |invalid request: |bad request: )?(mcp[- ])?session(?:[-_ ]?id)? (not found|unknown|invalid|expired|terminated|does not exist)( on this \w+)?[.!]?\s*$|^\s*no such session[.!]?\s*$/i;
 const NOT_INITIALIZED = /server not initialized/i;
 const MOVED_ON = /"code"\s*:\s*-32022\b/;
 

@@ -624,7 +624,7 @@ describe.each([
 
       const { ending } = await send(moved);
 
-      expect(ending).toMatchObject({ type: 'refused', failure: { status, verdict: 'refused', text: expect.stringContaining(`${server.url.origin}/mcp/ not followed`) } });
+      expect(ending).toMatchObject({ type: 'refused', failure: { status, verdict: status === 303 ? 'unknown' : 'refused', text: expect.stringContaining(`${server.url.origin}/mcp/ not followed`) } });
       expect(JSON.stringify(ending)).not.toContain('secret=1');
       expect(sent()).toEqual(['POST /mcp']);
     });

@@ -18,6 +18,8 @@ interface BareClient {
   getServerVersion(): unknown;
   getInstructions(): string | undefined;
   close(): Promise<void>;
+  onclose?: (() => void) | undefined;
+  onerror?: ((error: Error) => void) | undefined;
 }
 
 /** What the two versions take after the parameters of a call. */
@@ -133,10 +135,23 @@ describe.each(clients)('under the SDK\'s client $version', ({ create, rest }) =>
     await client.callTool({ name: 'echo', arguments: { text: 'one' } });
     await client.close();
     const errors: Error[] = [];
+    client.onerror = (error) => void errors.push(error);
     await client.connect(transport);
-    transport.onerror = (error) => errors.push(error);
     expect(await client.callTool({ name: 'echo', arguments: { text: 'two' } })).toEqual(said('two'));
     expect(errors).toEqual([]);
+  });
+
+  test('it may do so from its onclose', async () => {
+    const { client, transport } = await attach({ store: memoryStore() });
+    const again = new Promise<void>((resolve, reject) => {
+      client.onclose = () => {
+        delete client.onclose;
+        client.connect(transport).then(resolve, reject);
+      };
+    });
+    await client.close();
+    await again;
+    expect(await client.callTool({ name: 'echo', arguments: { text: 'again' } })).toEqual(said('again'));
   });
 });
 
