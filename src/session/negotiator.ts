@@ -1,0 +1,231 @@
+import type { InitializeRequest, JSONRPCNotification } from '@modelcontextprotocol/sdk/types.js';
+import { SessionLostError, StoreError } from '../errors.ts';
+import type { Connector, Link } from '../links/link.ts';
+import { DEFAULTS, type SessionOptions } from '../options.ts';
+import type { Tell } from './events.ts';
+import { shakeHands } from './handshake.ts';
+import { SessionKeeper, sessionKey } from './keeper.ts';
+import { handshakeError, late } from './outcome.ts';
+import type { SessionRecord } from './record.ts';
+import { Restorables } from './restorables.ts';
+import type { ActiveSession } from './state.ts';
+import type { Wire } from './wire.ts';
+
+/** How long the end of a session on the server is waited for, in ms. */
+export const END_TIMEOUT = 2000;
+/** Sessions known to be lost, at the most: the oldest are forgotten. */
+const MOST_LOST = 100;
+
+export type Params = InitializeRequest['params'];
+
+export interface NegotiatorHost {
+  readonly options: SessionOptions;
+  readonly wire: Wire;
+  readonly tell: Tell;
+  report(error: Error): void;
+  /** A session's connection is gone by itself. */
+  onGone(session: ActiveSession, reason: Error): void;
+}
+
+/** Makes sessions: takes up a stored one, or negotiates one, stores it, and brings it to where the last one was. */
+export class Negotiator {
+  readonly restorables = new Restorables();
+  readonly #host: NegotiatorHost;
+  /** The ids of sessions that a server has refused: none of them is ever taken up again. */
+  readonly #lost = new Set<string>();
+  #connector: Connector;
+  #keeper: SessionKeeper | undefined;
+  #key: string | undefined;
+  #toldUnstored = false;
+  #generation = 0;
+  /** The ends of our sessions that lost to another process's: on their way to the server. */
+  #farewell: Promise<unknown> = Promise.resolve();
+
+  constructor(connector: Connector, host: NegotiatorHost) {
+    this.#connector = connector;
+    this.#host = host;
+  }
+
+  get keeper(): SessionKeeper | undefined {
+    return this.#keeper;
+  }
+
+  /** The key in the store, once known. */
+  get key(): string | undefined {
+    return this.#key;
+  }
+
+  get timeout(): number {
+    return this.#host.options.timeout?.connect ?? DEFAULTS.timeout.connect;
+  }
+
+  async finishAuth(authorizationCode: string): Promise<void> {
+    if (!this.#connector.finishAuth) throw new TypeError('there is no authorization to finish: give an `authProvider`');
+    await this.#connector.finishAuth(authorizationCode);
+  }
+
+  /** The stored session, if there is one to take up. */
+  async load(params: Params): Promise<ActiveSession | undefined> {
+    this.#keeper ??= await this.#createKeeper();
+    const record = await this.#keeper?.load(params, this.#lost);
+    return record && this.#takeUp(record);
+  }
+
+  noteLost(id: string): void {
+    this.#lost.add(id);
+    if (this.#lost.size > MOST_LOST) this.#lost.delete(this.#lost.values().next().value as string);
+  }
+
+  /** Lets go of what its sessions share. */
+  async close(): Promise<void> {
+    await this.#farewell;
+    this.#connector.close();
+  }
+
+  /** What comes after a lost session: another process's, if one was quicker, or a new one, with everything restored. */
+  async successor(params: Params, scope: AbortSignal): Promise<ActiveSession> {
+    const deadline = performance.now() + this.timeout;
+    for (;;) {
+      const record = await this.#keeper?.load(params, this.#lost);
+      scope.throwIfAborted();
+      if (this.#keeper?.record) this.restorables.load(this.#keeper.record);
+      if (record) {
+        const session = this.#takeUp(record);
+        // What others asked of it is there; what we asked of the last one may not be.
+        void this.#restore(session, scope, this.timeout, record).catch(() => {});
+        return session;
+      }
+      const made = await this.handshake(params, scope, deadline - performance.now());
+      let session: ActiveSession | undefined;
+      try {
+        session = await this.establish(params, made, scope, deadline - performance.now());
+        scope.throwIfAborted();
+        if (!session.resumed) await this.#restore(session, scope, deadline - performance.now());
+        return session;
+      } catch (error) {
+        if (!session) this.#dismiss(made);
+        if (!(error instanceof SessionLostError) || performance.now() > deadline) throw error;
+        // It was forgotten again before it was of any use.
+        if (made.id !== undefined) this.noteLost(made.id);
+      }
+    }
+  }
+
+  /** `initialize` on the wire. What it makes is open, and not yet told that it is (`establish`). */
+  async handshake(params: Params, signal: AbortSignal, timeout: number): Promise<ActiveSession> {
+    const { link, id, initialized, connector } = await shakeHands(this.#connector, {
+      params,
+      wire: this.#host.wire,
+      timeout,
+      openLink: (each) => this.#openLink(each),
+      signal,
+    });
+    this.#connector = connector;
+    const session = this.#activate({ link, id, initialized, resumed: false, createdAt: Date.now() });
+    if (signal.aborted) this.#dismiss(session);
+    signal.throwIfAborted();
+    return session;
+  }
+
+  /**
+   * Completes a handshake: the server is told, and the session is stored. Where another process was quicker, its session is the one.
+   * What is stored by the time that the scope ends stays: whoever asked looks at the scope.
+   */
+  async establish(
+    params: Params,
+    session: ActiveSession,
+    scope: AbortSignal,
+    timeout: number,
+    message: JSONRPCNotification = { jsonrpc: '2.0', method: 'notifications/initialized' },
+  ): Promise<ActiveSession> {
+    const ending = await this.#host.wire.post(session.link, message, timeout);
+    scope.throwIfAborted();
+    if (ending.type === 'aborted') throw late('notifications/initialized', this.timeout);
+    if (ending.type !== 'accepted' && ending.type !== 'ended') throw handshakeError(ending, this.#connector.address?.url ?? 'the server', session.link.kind === 'pipe');
+    const { address } = this.#connector;
+    if (!this.#keeper || !address || session.id === undefined) return session;
+    const { principal, metadata } = this.#host.options;
+    const record = await this.#keeper.claim(
+      {
+        v: 1,
+        id: session.id,
+        url: address.url,
+        ...(principal === undefined ? {} : { principal }),
+        capabilities: params.capabilities,
+        initialized: session.initialized,
+        createdAt: session.createdAt,
+        lastUsedAt: Date.now(),
+        expiresAt: null,
+        ...this.restorables.snapshot(),
+        ...(metadata === undefined ? {} : { metadata }),
+      },
+      this.#lost,
+    );
+    if (record.id === session.id) return session;
+    this.#dismiss(session);
+    return this.#takeUp(record);
+  }
+
+  #takeUp({ id, initialized, createdAt, ...record }: SessionRecord): ActiveSession {
+    const link = this.#openLink(this.#connector);
+    link.adopt({ id, protocolVersion: initialized.protocolVersion });
+    this.restorables.load(record);
+    return this.#activate({ link, id, initialized, resumed: true, createdAt });
+  }
+
+  #openLink(connector: Connector): Link {
+    const link = connector.connect();
+    link.onNoise = (error) => this.#host.report(error);
+    link.onMessage = this.#host.wire.hearOn(link);
+    return link;
+  }
+
+  #activate(made: Omit<ActiveSession, 'generation'>): ActiveSession {
+    const session = { ...made, generation: ++this.#generation };
+    session.link.onGone = (reason) => this.#host.onGone(session, reason);
+    return session;
+  }
+
+  /** Ends a session of ours that will not be used. */
+  #dismiss({ link }: ActiveSession): void {
+    link.onGone = undefined;
+    const gone = link.end(AbortSignal.timeout(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
+    this.#farewell = Promise.all([this.#farewell, gone]);
+  }
+
+  /** Rejects where the session is lost meanwhile; whatever else goes wrong is told, and the session is used without it. */
+  async #restore({ link }: ActiveSession, scope: AbortSignal, timeout: number, has?: SessionRecord): Promise<void> {
+    const requests = this.restorables.requests(has);
+    const results = await Promise.allSettled(requests.map((request) => this.#host.wire.ask(link, request, timeout)));
+    scope.throwIfAborted();
+    for (const result of results) {
+      if (result.status === 'rejected' && result.reason instanceof SessionLostError) throw result.reason;
+    }
+    for (const [i, result] of results.entries()) {
+      const request = requests[i];
+      if (result.status === 'rejected') {
+        const { message } = result.reason as Error;
+        this.#host.tell('warning', new Error(`a subscription or the log level could not be restored: ${message}`, { cause: result.reason }));
+      } else if (has && request?.params && 'uri' in request.params) this.#keeper?.subscribe(String(request.params['uri']), true);
+    }
+  }
+
+  async #createKeeper(): Promise<SessionKeeper | undefined> {
+    const { store, principal, authProvider, session = DEFAULTS.session, ttl = DEFAULTS.ttl } = this.#host.options;
+    const { address } = this.#connector;
+    const { tell } = this.#host;
+    if (!store || !address) return undefined;
+    if (authProvider && principal === undefined) {
+      if (!this.#toldUnstored) tell('warning', new StoreError('With an `authProvider` and no `principal` the session is not stored: say on whose behalf it is.'));
+      this.#toldUnstored = true;
+      return undefined;
+    }
+    try {
+      this.#key = await sessionKey(address, principal, session);
+    } catch (error) {
+      tell('warning', new StoreError('The session is not stored: this page is no secure context, so its key cannot be made.', { cause: error }));
+      return undefined;
+    }
+    return new SessionKeeper({ store, key: this.#key, scope: { url: address.url, principal }, ttl, tell });
+  }
+}
