@@ -173,7 +173,7 @@ export class ResilientClient extends Client {
     const usual = isHandshake ? (limits.connect ?? DEFAULTS.timeout.connect) : (limits.call ?? DEFAULTS.timeout.call);
     const call = options.timeout ?? usual;
     const total = options.maxTotalTimeout ?? (isHandshake ? call : (limits.total ?? Math.max(call, DEFAULTS.timeout.total)));
-    const deadline = new Deadline({ what: describeRequest(request), setBy: isHandshake ? 'timeout.connect' : 'timeout.call', call, total, signal });
+    const deadline = new Deadline({ what: describeRequest(request), setBy: isHandshake ? 'timeout.connect' : 'timeout.call', call, total, signal, giveUp: (abort) => this.#session.cancelling(abort) });
     this.#calls.add(deadline);
     try {
       deadline.throwIfOver();

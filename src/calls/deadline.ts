@@ -12,6 +12,8 @@ export interface DeadlineOptions {
   readonly total: number;
   /** The caller's own signal. */
   readonly signal?: AbortSignal | undefined;
+  /** Runs what gives an attempt up, and says whether the server may have it, where that can be told. */
+  readonly giveUp?: (abort: () => void) => 'sent' | 'not-sent' | undefined;
 }
 
 /** The time that a call has, with all its attempts and waits. Its signal aborts when that is over or the caller gives up. */
@@ -28,6 +30,8 @@ export class Deadline {
   #closed = false;
   /** What became of the call so far, should it end now. */
   outcome: FailedOutcome = 'not-sent';
+  /** An earlier attempt was sent and may have run: no later one can make that undone. */
+  mayHaveRun = false;
   /** Why the last attempt failed, for the error. */
   lastFailure: Error | undefined;
 
@@ -36,7 +40,7 @@ export class Deadline {
     this.#endsAt = performance.now() + options.total;
     this.#stop = this.#arm();
     const { signal } = options;
-    const onAbort = (): void => this.#end(signal?.reason);
+    const onAbort = (): void => this.#end(signal?.reason, () => signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
     this.#release = () => signal?.removeEventListener('abort', onAbort);
     if (signal?.aborted) onAbort();
@@ -65,7 +69,7 @@ export class Deadline {
   /** Runs an attempt under a signal of its own: the SDK leaves its listener on the signal that it is given. */
   async during<T>(attempt: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const own = new AbortController();
-    const onAbort = (): void => own.abort(this.#error);
+    const onAbort = (): void => own.abort(this.signal.reason);
     this.signal.addEventListener('abort', onAbort, { once: true });
     try {
       return await attempt(own.signal);
@@ -90,7 +94,8 @@ export class Deadline {
     this.#closed = true;
     if (!this.#pausing) return;
     const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run.';
-    this.#end(new ClosedError(`The client was closed while ${this.#options.what} waited to be sent again. ${became}`, { outcome: this.outcome, cause: this.lastFailure }));
+    const message = `The client was closed while ${this.#options.what} waited to be sent again. ${became}`;
+    this.#end(undefined, () => new ClosedError(message, { outcome: this.outcome, cause: this.lastFailure }));
   }
 
   /** Lets go of the timer and of the caller's signal. */
@@ -105,17 +110,27 @@ export class Deadline {
     const left = this.#endsAt - performance.now();
     return after(Math.min(call, left), () => {
       const [name, limit] = left < call && total !== call ? (['timeout.total', total] as const) : ([this.#options.setBy, call] as const);
-      const became = this.outcome === 'not-sent' ? 'It was not sent.' : 'It may have been sent, and may or may not have run; if it was, the server was told that it is cancelled.';
-      const { outcome, lastFailure } = this;
-      const last = lastFailure ? ` The last attempt failed: ${firstSentence(lastFailure)}` : '';
-      const message = `${this.#options.what} was not answered within ${limit} ms (${name}). ${became}${last}`;
-      this.#end(new DeadlineError(message, { outcome, timeout: limit, cause: lastFailure }));
+      this.#end(new Error('Request timed out'), (cancelled) => {
+        const outcome = this.#outcomeAt(cancelled);
+        const { lastFailure } = this;
+        const became = outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run; the server was told that it is cancelled.';
+        const last = lastFailure ? ` The last attempt failed: ${firstSentence(lastFailure)}` : '';
+        return new DeadlineError(`${this.#options.what} was not answered within ${limit} ms (${name}). ${became}${last}`, { outcome, timeout: limit, cause: lastFailure });
+      });
     });
   }
 
-  #end(reason: unknown): void {
+  /** What is known when the attempt that is under way is given up: one that was not sent adds nothing to the earlier ones. */
+  #outcomeAt(cancelled: 'sent' | 'not-sent' | undefined): FailedOutcome {
+    return cancelled === 'not-sent' && !this.mayHaveRun ? 'not-sent' : this.outcome;
+  }
+
+  /** Gives up what is under way, for a `reason` that the server is told; only then is it known what became of it, and what the error has to say. */
+  #end(reason: unknown, explain: (cancelled: 'sent' | 'not-sent' | undefined) => unknown): void {
     if (this.#abort.signal.aborted) return;
-    this.#error = reason;
-    this.#abort.abort(reason);
+    const abort = (): void => this.#abort.abort(reason);
+    const { giveUp } = this.#options;
+    const cancelled = giveUp ? giveUp(abort) : (abort(), undefined);
+    this.#error = explain(cancelled);
   }
 }

@@ -14,8 +14,6 @@ export interface RetryContext {
 
 /** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or the deadline passes. */
 export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, retry, onRetry }: RetryContext): Promise<T> {
-  // Once an attempt may have run, no later one can make that undone.
-  let mayHaveRun = false;
   const once = async (): Promise<T> => {
     deadline.outcome = 'unknown';
     return attempt();
@@ -31,8 +29,8 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
       shouldRetry: async ({ error, attemptNumber }) => {
         const outcome = outcomeOf(error);
         if (VERDICTS[outcome][safe ? 'safe' : 'unsafe'] === 'fail') return false;
-        mayHaveRun ||= outcome === 'unknown';
-        deadline.outcome = mayHaveRun ? 'unknown' : 'not-sent';
+        deadline.mayHaveRun ||= outcome === 'unknown';
+        deadline.outcome = deadline.mayHaveRun ? 'unknown' : 'not-sent';
         deadline.lastFailure = error;
         const asked = error instanceof RefusedError || error instanceof UnreachableError ? (error.retryAfter ?? 0) : 0;
         // Waiting would end in the deadline: better to say so now, while there is time to do something else (G5).
@@ -45,7 +43,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, r
     });
   } catch (error) {
     deadline.throwIfOver();
-    if (mayHaveRun && error instanceof RepriseError && error.outcome !== 'unknown') {
+    if (deadline.mayHaveRun && error instanceof RepriseError && error.outcome !== 'unknown') {
       throw new OutcomeUnknownError(`An earlier attempt was sent and may or may not have run. The last one failed: ${error.message}`, { cause: error });
     }
     throw error;

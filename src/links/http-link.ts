@@ -81,7 +81,7 @@ export class HttpLink implements Link {
   }
 
   async #converse(head: RequestHead, exchange: Exchange, expectsBody: boolean): Promise<Ending> {
-    const { reply, refusal } = await this.#request(head, exchange.signal);
+    const { reply, refusal } = await this.#request(head, exchange.signal, () => exchange.onDispatched?.());
     if (refusal) return { type: 'refused', failure: refusal };
     exchange.onAccepted?.({ sessionId: reply.header('mcp-session-id') });
     const type = reply.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
@@ -141,7 +141,7 @@ export class HttpLink implements Link {
   }
 
   /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. */
-  async #request(head: RequestHead, signal: AbortSignal): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
+  async #request(head: RequestHead, signal: AbortSignal, onDispatched?: () => void): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
     const { authorizer, headers: source } = this.#endpoint;
     const sessionId = this.#session?.id;
     const read = (): Promise<Readonly<Record<string, string>>> => orDenied(() => readHeaders(source), signal);
@@ -150,7 +150,7 @@ export class HttpLink implements Link {
     let extra = await read();
     for (;;) {
       const grant = authorizer && (await orDenied(() => authorizer.grant(), signal));
-      const { reply, url } = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, grant?.token) }, signal);
+      const { reply, url } = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, grant?.token) }, signal, onDispatched);
       if (reply.status >= 200 && reply.status < 300) return { reply };
 
       const said = await glance(reply);
@@ -189,10 +189,10 @@ export class HttpLink implements Link {
   }
 
   /** Redirects that keep the method and stay within the origin are followed; our headers go nowhere else. */
-  async #follow(head: RequestHead, signal: AbortSignal): Promise<{ reply: HttpReply; url: URL }> {
+  async #follow(head: RequestHead, signal: AbortSignal, onDispatched: (() => void) | undefined): Promise<{ reply: HttpReply; url: URL }> {
     let { url } = this.#endpoint;
     for (let followed = 0; ; followed++) {
-      const reply = await this.#endpoint.requester.request({ ...head, url, signal });
+      const reply = await this.#endpoint.requester.request({ ...head, url, signal, onDispatched });
       const target = redirectTarget(reply, url);
       const keepsMethod = reply.status === 307 || reply.status === 308 || head.method === 'GET';
       if (!target || !keepsMethod || followed === MOST_REDIRECTS || !staysWithin(url, target)) return { reply, url };

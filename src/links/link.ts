@@ -44,6 +44,8 @@ export interface LinkSession {
 export interface Exchange {
   /** Ends the exchange from our side: its request is aborted, its stream closed. */
   readonly signal: AbortSignal;
+  /** From now on the server may have it: the connection stands, or nobody can tell. Not called where it surely was not sent. */
+  onDispatched?(): void;
   /** A message of the server. Never called again after the exchange ended. */
   hear(message: JSONRPCMessage): void;
   /** The server accepted the request (2xx); called once, before any message. */

@@ -5,10 +5,11 @@ export type FetchLike = (url: string | URL, init?: RequestInit) => Promise<Respo
 /** A requester over fetch: the browser's, or one that the user gave. */
 export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'headers'> = {}): Requester {
   return {
-    async request({ method, url, headers, body, signal }: HttpRequest): Promise<HttpReply> {
+    async request({ method, url, headers, body, signal, onDispatched }: HttpRequest): Promise<HttpReply> {
       // Looked up per request, so that a fetch that was patched after the import is the one that is used.
       const send = fetchFn ?? fetch;
       let response: Response;
+      if (!signal.aborted) onDispatched?.();
       try {
         response = await send(url, { ...init, method, headers, signal, redirect: 'manual', ...(body === undefined ? {} : { body }) });
       } catch (error) {

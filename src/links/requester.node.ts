@@ -25,7 +25,7 @@ export function nodeRequester(): Requester {
   };
 }
 
-function send({ method, url, headers, body, signal }: HttpRequest, agents: { http: http.Agent; https: https.Agent }): Promise<HttpReply> {
+function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, agents: { http: http.Agent; https: https.Agent }): Promise<HttpReply> {
   return new Promise((resolve, reject) => {
     // The listener is ours and goes when the exchange is over: Node's own `signal` option would stay on a long-lived signal.
     if (signal.aborted) {
@@ -45,10 +45,14 @@ function send({ method, url, headers, body, signal }: HttpRequest, agents: { htt
       return;
     }
     let connected = false;
+    const onConnected = (): void => {
+      connected = true;
+      onDispatched?.();
+    };
     request.once('socket', (socket) => {
       // A socket from the pool may carry the request at once: from then on nobody knows.
-      if (!socket.connecting) connected = true;
-      else socket.once(secure ? 'secureConnect' : 'connect', () => (connected = true));
+      if (!socket.connecting) onConnected();
+      else socket.once(secure ? 'secureConnect' : 'connect', onConnected);
     });
     // Without an error: one for a request whose answer is already complete would have no listener and end the process.
     const abort = (): void => void request.destroy();

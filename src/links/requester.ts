@@ -14,6 +14,8 @@ export interface HttpRequest {
   readonly headers: Record<string, string>;
   readonly body?: string;
   readonly signal: AbortSignal;
+  /** Called when the connection stands, or at once by a requester that cannot tell. */
+  readonly onDispatched?: (() => void) | undefined;
 }
 
 export interface HttpReply {

@@ -58,6 +58,7 @@ export class SdkLink implements Link {
       const abort = (): void => finish({ type: 'aborted' });
       this.#open.add(finish);
       exchange.signal.addEventListener('abort', abort, { once: true });
+      exchange.onDispatched?.();
       const expectsAnswer = asArray(message).some((each) => 'method' in each && 'id' in each);
       Promise.all(asArray(message).map((each) => this.#transport.send(each))).then(
         () => {

@@ -38,10 +38,8 @@ export class PendingCall {
     return this.#done;
   }
 
-  /** Whether it may have reached the server. */
-  get sent(): boolean {
-    return this.wireId !== undefined;
-  }
+  /** Whether the server may have it. */
+  sent = false;
 
   answer(answer: Answer): void {
     if (!this.#finish()) return;
@@ -122,6 +120,7 @@ export class Correlator {
   withdraw(call: PendingCall): void {
     if (call.wireId !== undefined) this.#byWireId.delete(call.wireId);
     call.wireId = undefined;
+    call.sent = false;
   }
 
   /** The message to send for a call, under an id that was never used before. */

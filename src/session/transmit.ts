@@ -40,6 +40,7 @@ export async function transmit(call: PendingCall, link: Link, correlator: Correl
     let hint = 0;
     const exchange: Exchange = {
       signal: call.abort.signal,
+      onDispatched: () => (call.sent = true),
       hear: host.hear,
       onAccepted: host.onAccepted,
       onEventId: (id) => (call.cursor = id),

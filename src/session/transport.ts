@@ -113,6 +113,13 @@ export class SessionTransport implements Transport {
     return this.#wire.dropped;
   }
 
+  /** @internal Runs what cancels a call, and says whether the server may have it; `undefined` where no call was cancelled. */
+  cancelling(cancel: () => void): 'sent' | 'not-sent' | undefined {
+    this.#wire.lastCancelled = undefined;
+    cancel();
+    return this.#wire.lastCancelled;
+  }
+
   /** @internal What the client above kept with the session, if it was the same session then. */
   recall(name: string): unknown {
     return this.#lifecycle.record?.cache?.[name];

@@ -22,6 +22,8 @@ export class Wire {
   readonly #inbound = new Inbound();
   readonly #toClient: (message: JSONRPCMessage) => void;
   #ownIds = 0;
+  /** What had become of the call that was cancelled last, at that moment. */
+  lastCancelled: 'sent' | 'not-sent' | undefined;
   /** What ends the exchanges that no call owns: those of notifications and answers. */
   readonly #posts = new Set<AbortController>();
 
@@ -96,12 +98,13 @@ export class Wire {
   async cancel(message: JSONRPCNotification): Promise<void> {
     const call = this.#correlator.find(message.params?.['requestId'] as string | number);
     if (!call) return;
-    const { link, wireId } = call;
+    const { link, wireId, sent } = call;
+    this.lastCancelled = sent ? 'sent' : 'not-sent';
     this.close(call);
     call.drop();
     call.abort.abort(new Error('the call was cancelled'));
     // The spec forbids to cancel initialize (2025-11-25, Lifecycle); a request that never went out needs no cancelling.
-    if (!link || wireId === undefined || call.request.method === 'initialize') return;
+    if (!link || wireId === undefined || !sent || call.request.method === 'initialize') return;
     await this.post(link, { ...message, params: { ...message.params, requestId: wireId } }, CANCEL_TIMEOUT);
   }
 

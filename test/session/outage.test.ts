@@ -1,16 +1,20 @@
 import { getEventListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
-import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { ClosedError, type ConnectOptions, DeadlineError, memoryStore, type ResilientClient } from '../../src/index.ts';
 import { startServer, type FixtureProcess } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-import { clientOf, connected, failure, heardFrom, runsOf, say, startClients, streamOpen, timed, wireOf } from './clients.ts';
+import { clientOf, connected, failure, heardFrom, runsOf, say, startClients, streamOpen, timed, wellBehaved, wireOf } from './clients.ts';
 
 let server: FixtureProcess;
-beforeEach(async () => {
-  server = await startServer();
-});
-afterEach(() => server.stop());
+
+/** Each test of these has a server of its own, because it is killed. */
+function mortalServer(): void {
+  beforeEach(async () => {
+    server = await startServer();
+  });
+  afterEach(() => server.stop());
+}
 
 /** So long that nothing but what a test does can end a wait between two attempts. */
 const longWaits = { retry: { minTimeout: 2 ** 31 - 1, maxTimeout: 2 ** 31 - 1 } } satisfies ConnectOptions;
@@ -28,6 +32,8 @@ async function cutOff(options: ConnectOptions = {}): Promise<ResilientClient> {
 const firstWait = (client: ResilientClient): Promise<unknown> => new Promise((resolve) => void client.events.once('retry', resolve));
 
 describe('calls that are made while the server is down', () => {
+  mortalServer();
+
   test.each([
     ['10 s', 10_000],
     ['a moment', 300],
@@ -147,6 +153,8 @@ describe('calls that are made while the server is down', () => {
 });
 
 describe('a call that is made when the server has just died, unnoticed,', () => {
+  mortalServer();
+
   test.each([true, false])('reports an unknown outcome only if it may have run: safe %s', async (safe) => {
     const client = await connected(server.url);
     process.kill(server.pid ?? 0, 'SIGSTOP');
@@ -159,6 +167,8 @@ describe('a call that is made when the server has just died, unnoticed,', () => 
 });
 
 describe('connect() while the server is down', () => {
+  mortalServer();
+
   beforeEach(() => server.kill());
 
   test('succeeds when it is back, by one handshake', async () => {
@@ -228,6 +238,8 @@ describe('connect() while the server is down', () => {
 });
 
 describe('a stored session taken up while the server is down', () => {
+  mortalServer();
+
   test('connects at once; its first call waits and runs once, on a new session if the old one is gone (G6)', async () => {
     const store = memoryStore();
     const first = await connected(server.url, { store });
@@ -248,6 +260,15 @@ describe('a stored session taken up while the server is down', () => {
 });
 
 describe('a server that takes requests and does not answer', () => {
+  beforeAll(async () => {
+    server = await startServer();
+  });
+  afterAll(() => server.stop());
+  afterEach(async () => {
+    await server.behave(wellBehaved);
+    await server.clearRequests();
+  });
+
   test.each([
     ['the handshake', 'initialize'],
     ['the end of the handshake', 'notifications/initialized'],
