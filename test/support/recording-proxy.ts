@@ -93,6 +93,8 @@ export class RecordingProxy {
     req.pipe(upstream);
     try {
       const answer = await new Promise<IncomingMessage>((resolve, reject) => upstream.once('response', resolve).on('error', reject));
+      // Before the pipeline hears of it, which ends the client's side too.
+      answer.once('error', () => (entry.endedBy ??= 'server'));
       res.writeHead(answer.statusCode ?? 502, endToEnd(answer.headers));
       await flushed(res);
       const cut = this.#claimCut(entry, res);
