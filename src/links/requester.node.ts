@@ -102,9 +102,10 @@ function replyOf(response: http.IncomingMessage): HttpReply {
           }
         });
         response.once('end', () => resolve());
-        response.once('error', reject);
-        const breakOff = (): void => reject(new Error('the connection closed before the answer was complete'));
-        response.once('close', breakOff);
+        const breakOff = (cause?: Error): void => reject(new Error('the connection closed before the answer was complete', { cause }));
+        // Node's own word is "aborted", which says neither who nor what.
+        response.once('error', breakOff);
+        response.once('close', () => breakOff());
         if (response.destroyed) breakOff();
       }),
     cancel: () => void response.destroy(),
