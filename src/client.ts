@@ -11,6 +11,7 @@ import { checkConnectOptions, type ConnectOptions, DEFAULTS, duration, sessionOp
 import type { SessionEmitter } from './session/events.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
+import { LONGEST_TIMER } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
@@ -229,8 +230,6 @@ export class ResilientClient extends Client {
 
 /** The name under which the tools are kept with the session. */
 const TOOLS = 'tools';
-/** The longest time that a timer can hold, in ms. */
-const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** The SDK calls the user's `onerror` from promises that nobody awaits: what it throws there would end the process (G11). */
 function guardOnError(client: Client): void {

@@ -8,6 +8,7 @@ import type { FetchLike } from './links/requester.fetch.ts';
 import type { CommandTarget } from './links/target.ts';
 import { EVENT_NAMES, type SessionEvents } from './session/events.ts';
 import type { Store } from './storage/store.ts';
+import { LONGEST_TIMER } from './timers.ts';
 
 /** A server: its URL, a command that starts it (Node only), or what makes an SDK transport to it. */
 export type Target = URL | string | CommandTarget | (() => Transport);
@@ -93,9 +94,6 @@ export const DEFAULTS = {
   retry: { retries: Number.POSITIVE_INFINITY, minTimeout: 100, maxTimeout: 2_000, factor: 2 },
   responseBytes: 64 * 1024 * 1024,
 } as const;
-
-/** The longest time that a timer can hold, in ms. */
-const LONGEST_TIMER = 2 ** 31 - 1;
 
 type Check = (value: unknown, name: string) => void;
 

@@ -1,19 +1,24 @@
 /**
  * The one place for timers. Every delay is finite and clamped to what a timer can hold (a longer one would fire after 1 ms).
  */
-const LONGEST = 2 ** 31 - 1;
+export const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** Runs `task` once after `delay` ms. Returns a function that stops it. */
 export function after(delay: number, task: () => void): () => void {
-  const timer = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST));
+  const timer = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST_TIMER));
   return () => clearTimeout(timer);
 }
 
 /** Like {@link after}, but the process may exit before it fires: for housekeeping that is worth nothing after the exit. */
 export function afterIdle(delay: number, task: () => void): () => void {
-  const timer: unknown = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST));
+  const timer: unknown = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST_TIMER));
   (timer as { unref?: () => void }).unref?.();
   return () => clearTimeout(timer as number);
+}
+
+/** A signal that aborts after `delay` ms. It does not keep the process alive. */
+export function expiring(delay: number): AbortSignal {
+  return AbortSignal.timeout(delay);
 }
 
 /** Resolves after `delay` ms, or rejects with the signal's reason as soon as it aborts. */

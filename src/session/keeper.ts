@@ -150,6 +150,7 @@ export class SessionKeeper {
   /** Forgets the session, in memory and in the store, if the store still holds this one. */
   async forget(id: string): Promise<void> {
     if (this.#record?.id === id) this.#record = undefined;
+    this.#stored = false;
     this.#pending = {};
     this.#subscriptions = new Map();
     await this.#queue;

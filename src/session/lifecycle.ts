@@ -2,7 +2,7 @@ import type { JSONRPCMessage, JSONRPCNotification } from '@modelcontextprotocol/
 import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
-import { after, type Backoff, backoffDelay, sleep } from '../timers.ts';
+import { after, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
 import type { Tell } from './events.ts';
 import { clampHint } from './hints.ts';
 import { END_TIMEOUT, Negotiator, type Params } from './negotiator.ts';
@@ -207,7 +207,7 @@ export class Lifecycle {
       await this.#negotiator.keeper?.flush();
       ending = present && session?.id !== undefined && ((await this.#negotiator.keeper?.isDisplaced(session.id)) ?? false);
     }
-    if (session && ending && present) await session.link.end(AbortSignal.timeout(END_TIMEOUT));
+    if (session && ending && present) await session.link.end(expiring(END_TIMEOUT));
     await session?.link.close().catch((error: unknown) => this.#host.report(error as Error));
     await this.#negotiator.close();
     this.#machine.enter({ name: 'closed' });

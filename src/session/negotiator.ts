@@ -8,6 +8,7 @@ import { SessionKeeper, sessionKey } from './keeper.ts';
 import { handshakeError, late } from './outcome.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
+import { expiring } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
 import type { Wire } from './wire.ts';
 
@@ -189,7 +190,7 @@ export class Negotiator {
   /** Ends a session of ours that will not be used. */
   #dismiss({ link }: ActiveSession): void {
     link.onGone = undefined;
-    const gone = link.end(AbortSignal.timeout(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
+    const gone = link.end(expiring(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
     this.#farewell = Promise.all([this.#farewell, gone]);
   }
 

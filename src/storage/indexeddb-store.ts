@@ -1,6 +1,7 @@
 import { createStore, get, keys, promisifyRequest, update, type UseStore } from 'idb-keyval';
 import { ConflictError, StoreError } from '../errors.ts';
 import { expectRevision, Lifetime, newRevision, requireExpectation, requireString } from './rules.ts';
+import { after } from '../timers.ts';
 import type { Store, StoredValue } from './store.ts';
 
 /** How long an operation may take, in ms. Some browsers leave the opening of a database hanging for ever. */
@@ -96,14 +97,14 @@ class IndexedDbStore implements Store {
   #run<T>(work: (use: UseStore) => Promise<T>): Promise<T> {
     return this.#lifetime.run(async () => {
       const limit = new AbortController();
-      const timer = setTimeout(() => limit.abort(), LIMIT);
+      const stop = after(LIMIT, () => limit.abort());
       try {
         return await this.#attempt(work, limit.signal);
       } catch (error) {
         if (error instanceof StoreError) throw error;
         throw new StoreError('IndexedDB failed.', { cause: error });
       } finally {
-        clearTimeout(timer);
+        stop();
       }
     });
   }

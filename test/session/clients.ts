@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { type ConnectOptions, ResilientClient, type SessionEmitter, type SessionEvents, type Store, type Target } from '../../src/index.ts';
-import type { Behaviour, Execution, WireEntry } from '../support/contract.ts';
+import type { Execution, WireEntry } from '../support/contract.ts';
 import { type ClientProcess, runScript } from '../support/client-process.ts';
 import { waitFor } from '../support/wait.ts';
 import type { Said, Told } from './client.process.ts';
 
+export { wellBehaved } from '../support/contract.ts';
 export { say } from './say.ts';
 
 /** What the tests of sessions do again and again. */
@@ -109,15 +110,3 @@ export function altered(store: Store, methods: Partial<Store>): Store {
     ...methods,
   };
 }
-
-/** No fault at all. */
-export const wellBehaved: Behaviour = {
-  get: 'ok',
-  getRetry: null,
-  lost: '404-json',
-  post: null,
-  hang: null,
-  reply: null,
-  endEmpty: null,
-  sessionIdHeader: null,
-};

@@ -77,6 +77,18 @@ export interface Behaviour {
   sessionIdHeader: string | null;
 }
 
+/** No fault at all. */
+export const wellBehaved: Readonly<Behaviour> = {
+  get: 'ok',
+  getRetry: null,
+  lost: '404-json',
+  post: null,
+  hang: null,
+  reply: null,
+  endEmpty: null,
+  sessionIdHeader: null,
+};
+
 export interface SessionState {
   sessionId: string;
   uris: string[];

@@ -6,7 +6,7 @@ import { json } from 'node:stream/consumers';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
 import type { WebStandardStreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
-import type { Behaviour, ControlRequest, Controls, ServerMessage, ServerOptions, WireEntry } from './contract.ts';
+import { type Behaviour, type ControlRequest, type Controls, type ServerMessage, type ServerOptions, wellBehaved, type WireEntry } from './contract.ts';
 import { refusal } from './dialects.ts';
 import { OrderedEventStore } from './event-store.ts';
 import { listen } from './ports.ts';
@@ -33,16 +33,7 @@ const sessions = new Map<string, Session>();
 const open = new Set<Exchange>();
 const sockets = new Set<Socket>();
 const journal = new WireJournal();
-const behaviour: Behaviour = {
-  get: 'ok',
-  getRetry: null,
-  lost: '404-json',
-  post: null,
-  hang: null,
-  reply: null,
-  endEmpty: null,
-  sessionIdHeader: null,
-};
+const behaviour: Behaviour = { ...wellBehaved };
 
 const tell = (message: ServerMessage) => process.send?.(message);
 
