@@ -28,6 +28,7 @@ export function httpConnector(url: URL, options: HttpOptions): Connector {
   const endpoint = { url, requester, headers, authorizer, responseLimit: options.responseLimit };
   return {
     address: { url: url.origin + url.pathname, query: url.search },
+    traffic: requester.traffic,
     connect: () => new HttpLink(endpoint),
     // The spec's way to tell an old server (2025-11-25, Transports, Backwards Compatibility). Any other status, 401 above all, is the
     // server's true word and must not be hidden behind a second attempt.

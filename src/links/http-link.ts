@@ -99,7 +99,7 @@ export class HttpLink implements Link {
       return { type: 'ended' };
     }
     if (type === 'application/json' && head.method === 'POST') {
-      for (const message of parseMessages(await readText(reply, this.#endpoint.responseLimit))) hear(message);
+      for (const message of this.#parse(await readText(reply, this.#endpoint.responseLimit))) hear(message);
       return { type: 'ended' };
     }
     reply.cancel();
@@ -121,23 +121,33 @@ export class HttpLink implements Link {
       // A stream may live on comments for ever, but an event does not get longer by having them in it.
       onComment: (comment) => (sinceEvent = Math.max(0, sinceEvent - comment.length)),
     });
-    await reply.read((text) => {
-      sinceEvent += text.length;
-      parser.feed(text);
-      if (sinceEvent > limit) throw new UnreadableError(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
-    });
+    const { traffic } = this.#endpoint.requester;
+    traffic.streams++;
+    try {
+      await reply.read((text) => {
+        sinceEvent += text.length;
+        parser.feed(text);
+        if (sinceEvent > limit) throw new UnreadableError(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
+      });
+    } finally {
+      traffic.streams--;
+    }
   }
 
   /** One message, or the array of a 2025-03-26 batch. What is neither is noise. */
   #readEvent(event: string, data: string, hear: (message: JSONRPCMessage) => void): void {
     let messages: JSONRPCMessage[] = [];
     try {
-      if (event === 'message') messages = parseMessages(data);
+      if (event === 'message') messages = this.#parse(data);
     } catch {
       // Told below, and skipped: the answer may still come.
     }
     if (messages.length === 0) this.onNoise?.(new Error(`an event of the server is not a JSON-RPC message (event "${event}")`));
     for (const message of messages) hear(message);
+  }
+
+  #parse(text: string): JSONRPCMessage[] {
+    return parseMessages(text, (error) => this.onNoise?.(error));
   }
 
   /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. */

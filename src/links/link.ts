@@ -1,5 +1,6 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpFailure } from './http-failure.ts';
+import type { Traffic } from './requester.ts';
 
 /**
  * One connection of a session: it sends a message, hears the server's messages, and knows how each exchange ended.
@@ -79,6 +80,8 @@ export type Ending =
 export interface Connector {
   /** What names the server in a store and in an error: origin and path, never a query or a credential. Absent: nothing is persisted. */
   readonly address: ServerAddress | undefined;
+  /** What its links have sent and received; absent where that is not counted. */
+  readonly traffic?: Traffic;
   connect(): Link;
   /** Another way to reach the same server, when this one refused the handshake in a way that says "wrong transport". */
   fallback?(failure: HttpFailure): Connector | undefined;

@@ -14,15 +14,19 @@ export function parseMessage(text: string): JSONRPCMessage | undefined {
   }
 }
 
-/** The JSON-RPC messages in a body: one, or the array of a 2025-03-26 batch. Throws an {@link UnreadableError} that says what is wrong. */
-export function parseMessages(text: string): JSONRPCMessage[] {
+/**
+ * The JSON-RPC messages in a body: one, or the array of a 2025-03-26 batch. What is no message does not lose its neighbours: it is
+ * told to `onStray`. Throws an {@link UnreadableError} that says what is wrong where there is no message at all.
+ */
+export function parseMessages(text: string, onStray?: (error: Error) => void): JSONRPCMessage[] {
   if (nestsTooDeep(text)) throw new UnreadableError(`the JSON nests more than ${DEEPEST} levels deep`);
   const value = parseJson(text);
-  return (Array.isArray(value) ? value : [value]).map((item) => {
-    const message = asMessage(item);
-    if (!message) throw new UnreadableError('the body is not a JSON-RPC message');
-    return message;
-  });
+  const items: readonly unknown[] = Array.isArray(value) ? value : [value];
+  const messages = items.map(asMessage).filter((message) => message !== undefined);
+  if (messages.length === 0) throw new UnreadableError('the body is not a JSON-RPC message');
+  const strays = items.length - messages.length;
+  if (strays > 0) onStray?.(new Error(`${strays} of the ${items.length} items that the server sent in one array ${strays === 1 ? 'is no JSON-RPC message' : 'are no JSON-RPC messages'}`));
+  return messages;
 }
 
 function parseJson(text: string): unknown {

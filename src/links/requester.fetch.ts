@@ -1,15 +1,18 @@
-import { type HttpReply, type HttpRequest, NotSentError, type Requester } from './requester.ts';
+import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic } from './requester.ts';
 
 export type FetchLike = (url: string | URL, init?: RequestInit) => Promise<Response>;
 
 /** A requester over fetch: the browser's, or one that the user gave. */
 export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'headers'> = {}): Requester {
+  const traffic: Traffic = { sent: 0, received: 0, streams: 0 };
   return {
+    traffic,
     async request({ method, url, headers, body, signal, onDispatched }: HttpRequest): Promise<HttpReply> {
       // Looked up per request, so that a fetch that was patched after the import is the one that is used.
       const send = fetchFn ?? fetch;
       let response: Response;
       if (!signal.aborted) onDispatched?.();
+      traffic.sent += body?.length ?? 0;
       try {
         response = await send(url, { ...init, method, headers, signal, redirect: 'manual', ...(body === undefined ? {} : { body }) });
       } catch (error) {
@@ -22,7 +25,7 @@ export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'hea
         header: (name) => response.headers.get(name) ?? undefined,
         read: async (onText) => {
           reader = response.body?.getReader();
-          if (reader) await readBody(reader, onText);
+          if (reader) await readBody(reader, traffic, onText);
         },
         // Only its reader can cancel a body that is being read.
         cancel: () => void (reader ?? response.body)?.cancel().catch(() => {}),
@@ -32,12 +35,13 @@ export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'hea
   };
 }
 
-async function readBody(reader: ReadableStreamDefaultReader<Uint8Array>, onText: (text: string) => void): Promise<void> {
+async function readBody(reader: ReadableStreamDefaultReader<Uint8Array>, traffic: Traffic, onText: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
+      traffic.received += value.length;
       onText(decoder.decode(value, { stream: true }));
     }
     const rest = decoder.decode();

@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
-import { type HttpReply, type HttpRequest, NotSentError, type Requester, UnreadableError } from './requester.ts';
+import { StringDecoder } from 'node:string_decoder';
+import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic, UnreadableError } from './requester.ts';
 
 /**
  * An idle socket is given up before the 5 s after which a Node server closes it: a request on a socket that the server is just
@@ -12,10 +13,12 @@ const IDLE_SOCKET = 4000;
 export function nodeRequester(): Requester {
   const options: http.AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET, scheduling: 'lifo' };
   let agents: { http: http.Agent; https: https.Agent } | undefined;
+  const traffic: Traffic = { sent: 0, received: 0, streams: 0 };
   return {
+    traffic,
     request: (request) => {
       agents ??= { http: new http.Agent(options), https: new https.Agent(options) };
-      return send(request, agents);
+      return send(request, agents, traffic);
     },
     close() {
       agents?.http.destroy();
@@ -25,7 +28,7 @@ export function nodeRequester(): Requester {
   };
 }
 
-function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, agents: { http: http.Agent; https: https.Agent }): Promise<HttpReply> {
+function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, agents: { http: http.Agent; https: https.Agent }, traffic: Traffic): Promise<HttpReply> {
   return new Promise((resolve, reject) => {
     // The listener is ours and goes when the exchange is over: Node's own `signal` option would stay on a long-lived signal.
     if (signal.aborted) {
@@ -61,8 +64,9 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     request.once('close', release);
     // Stays on for good: an error after the answer has begun is told by the body.
     request.on('error', (error) => reject(connected ? error : new NotSentError(describe(error), { cause: error })));
-    request.once('response', (response) => resolve(replyOf(response)));
+    request.once('response', (response) => resolve(replyOf(response, traffic)));
     request.end(payload);
+    traffic.sent += payload?.length ?? 0;
   });
 }
 
@@ -70,7 +74,7 @@ function withLength(headers: Record<string, string>, body: Buffer | undefined): 
   return body === undefined ? headers : { ...headers, 'content-length': String(body.length) };
 }
 
-function replyOf(response: http.IncomingMessage): HttpReply {
+function replyOf(response: http.IncomingMessage, traffic: Traffic): HttpReply {
   // Without a listener an error in an unread body would end the process.
   response.on('error', () => {});
   const encoding = response.headers['content-encoding'];
@@ -88,9 +92,12 @@ function replyOf(response: http.IncomingMessage): HttpReply {
           response.destroy();
           return;
         }
-        response.setEncoding('utf8');
+        const decoder = new StringDecoder('utf8');
         let begun = false;
-        response.on('data', (chunk: string) => {
+        response.on('data', (bytes: Buffer) => {
+          traffic.received += bytes.length;
+          const chunk = decoder.write(bytes);
+          if (chunk === '') return;
           // A byte order mark is no part of the text; fetch takes it off too.
           const text = !begun && chunk.charCodeAt(0) === 0xfeff ? chunk.slice(1) : chunk;
           begun = true;
@@ -101,7 +108,15 @@ function replyOf(response: http.IncomingMessage): HttpReply {
             response.destroy();
           }
         });
-        response.once('end', () => resolve());
+        response.once('end', () => {
+          const rest = decoder.end();
+          try {
+            if (rest) onText(rest);
+            resolve();
+          } catch (error) {
+            reject(error);
+          }
+        });
         const breakOff = (cause?: Error): void => reject(new Error('the connection closed before the answer was complete', { cause }));
         // Node's own word is "aborted", which says neither who nor what.
         response.once('error', breakOff);

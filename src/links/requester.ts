@@ -3,9 +3,19 @@
  * time limit of its own: those belong to the link and its caller.
  */
 export interface Requester {
+  readonly traffic: Traffic;
   request(request: HttpRequest): Promise<HttpReply>;
   /** Closes idle connections and everything in flight. */
   close(): void;
+}
+
+/** What has gone over the wire so far. */
+export interface Traffic {
+  /** Bytes of bodies. Where the platform does the reading and writing of text, characters stand for bytes sent. */
+  sent: number;
+  received: number;
+  /** Event streams that are open. */
+  streams: number;
 }
 
 export interface HttpRequest {

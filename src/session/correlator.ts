@@ -14,8 +14,10 @@ export class PendingCall {
   link: Link | undefined;
   /** The id under which it went out last; `undefined` until then, and once a lost session has refused it. */
   wireId: number | undefined;
-  /** From here its answer's stream can be resumed. */
-  cursor: string | undefined;
+  /** Hears from which event on its answer's stream can be resumed, each time that this moves while the answer has not come. */
+  onCursor: ((eventId: string) => void) | undefined;
+  /** Until this settles the server must not be told that the call is cancelled; `undefined`: it may be told at once. */
+  cancellable: Promise<void> | undefined;
   readonly #onAnswer: ((answer: Answer) => void) | undefined;
   #resolve!: (answer: Answer | undefined) => void;
   #reject!: (error: Error) => void;
@@ -40,6 +42,11 @@ export class PendingCall {
 
   /** Whether the server may have it. */
   sent = false;
+
+  /** The stream moved on. Never told once the answer was heard: a cursor that is past the answer would miss it. */
+  moved(eventId: string): void {
+    if (!this.#done) this.onCursor?.(eventId);
+  }
 
   answer(answer: Answer): void {
     if (!this.#finish()) return;
@@ -126,13 +133,20 @@ export class Correlator {
   /** The message to send for a call, under an id that was never used before. */
   dispatch(call: PendingCall): JSONRPCRequest {
     this.withdraw(call);
+    // The id of a call that was joined may be any.
+    while (this.#byWireId.has(this.#nextId)) this.#nextId++;
     const id = this.#nextId++;
-    call.wireId = id;
-    call.cursor = undefined;
-    this.#byWireId.set(id, call);
+    this.#register(call, id);
     const { params } = call.request;
     if (params?._meta?.progressToken === undefined) return { ...call.request, id };
     return { ...call.request, id, params: { ...params, _meta: { ...params._meta, progressToken: id } } };
+  }
+
+  /** Waits for the answer to a call that went out before, from whatever process. Returns false where one of ours waits for it already. */
+  join(call: PendingCall, wireId: number): boolean {
+    if (this.#byWireId.has(wireId)) return false;
+    this.#register(call, wireId);
+    return true;
   }
 
   /**
@@ -159,6 +173,11 @@ export class Correlator {
       return undefined;
     }
     return { ...message, params: { ...message.params, progressToken: original } };
+  }
+
+  #register(call: PendingCall, wireId: number): void {
+    call.wireId = wireId;
+    this.#byWireId.set(wireId, call);
   }
 
   #originalToken(wireToken: number): ProgressToken | undefined {

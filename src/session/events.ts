@@ -1,4 +1,5 @@
 import { EventEmitter } from 'eventemitter3';
+import type { CallRecord } from '../calls/history.ts';
 import type { StateName } from './state.ts';
 
 /** What a client tells about itself. No payload carries a session id, a header or an argument. */
@@ -18,27 +19,41 @@ export interface SessionEvents {
   cursorLost: (info: { readonly reason: string }) => void;
   /** Something that needs a person's eye and stops nothing. */
   warning: (error: Error) => void;
-  /** A call will be sent again, after `delay` ms. `call` counts the client's calls, so that those of one call can be told together. */
+  /** A call is settled: what the history keeps of it. */
+  call: (record: CallRecord) => void;
+  /** The circuit breaker opened the circuit, because the server cannot be reached, or closed it again. */
+  circuit: (info: { readonly open: boolean; readonly reason: string }) => void;
+  /**
+   * A call will be sent again, after `delay` ms; `Infinity`: when the server is heard of again. `call` counts the client's calls, so
+   * that what belongs to one call can be told together.
+   */
   retry: (info: { readonly call: number; readonly method: string; readonly attempt: number; readonly delay: number; readonly reason: string }) => void;
 }
 
 /** Their names. */
-export const EVENT_NAMES: readonly (keyof SessionEvents)[] = ['state', 'resumed', 'reset', 'degraded', 'cursorLost', 'warning', 'retry'];
+export const EVENT_NAMES: readonly (keyof SessionEvents)[] = ['state', 'resumed', 'reset', 'degraded', 'cursorLost', 'warning', 'retry', 'call', 'circuit'];
 
 export type SessionEmitter = EventEmitter<SessionEvents>;
+/** How often each was told. */
+export type EventCounts = Record<keyof SessionEvents, number>;
 /** Tells an event. Safe from what listeners do. */
 export type Tell = <E extends keyof SessionEvents>(event: E, ...args: Parameters<SessionEvents[E]>) => void;
 
 /** An emitter for the user, and the only way in which we emit on it: a listener that throws is reported, and breaks nothing. */
-export function createEvents(first: Partial<SessionEvents>, onListenerError: (error: Error) => void): { events: SessionEmitter; tell: Tell } {
+export function createEvents(
+  first: Partial<SessionEvents>,
+  onListenerError: (error: Error) => void,
+): { events: SessionEmitter; tell: Tell; told: Readonly<EventCounts> } {
   const events: SessionEmitter = new EventEmitter<SessionEvents>();
   for (const [name, listener] of Object.entries(first)) (events as unknown as EventEmitter).on(name, listener);
+  const told = Object.fromEntries(EVENT_NAMES.map((name) => [name, 0])) as EventCounts;
   const tell: Tell = (event, ...args) => {
+    told[event]++;
     try {
       (events as unknown as EventEmitter).emit(event, ...args);
     } catch (error) {
       onListenerError(error instanceof Error ? error : new Error(String(error)));
     }
   };
-  return { events, tell };
+  return { events, tell, told };
 }

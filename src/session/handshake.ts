@@ -73,7 +73,7 @@ async function attempt(call: PendingCall, connector: Connector, options: Handsha
     } catch (error) {
       return { type: 'not-sent', error: error as Error, permanent: isPermanent(error) };
     }
-    return options.wire.send(call, over, (head) => (sessionId = head.sessionId));
+    return options.wire.send([call], over, (head) => (sessionId = head.sessionId));
   }
 }
 

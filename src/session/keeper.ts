@@ -1,8 +1,9 @@
+import { canonical, digest } from '../canonical.ts';
 import { type ConflictError, StoreError } from '../errors.ts';
 import type { Store } from '../storage/store.ts';
 import { after } from '../timers.ts';
 import type { Tell } from './events.ts';
-import { canonical, parseRecord, type SessionRecord, serializeRecord } from './record.ts';
+import { parseRecord, type SessionRecord, serializeRecord } from './record.ts';
 
 /** What a stored session must match to be taken up. */
 interface SessionScope {
@@ -259,13 +260,8 @@ async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined
 
 /** The store key of a session: server, principal and name, each escaped so that no two can meet. */
 export async function sessionKey(address: { url: string; query: string }, principal: string | undefined, name: string): Promise<string> {
-  const query = address.query === '' ? '' : `?${await digest(address.query)}`;
+  const query = address.query === '' ? '' : `?${await digest(address.query, 12)}`;
   return ['session', address.url + query, principal ?? '', name].map(encodeURIComponent).join('/');
-}
-
-async function digest(text: string): Promise<string> {
-  const hash = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text));
-  return Array.from(new Uint8Array(hash, 0, 12), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 /** A store's own words, and the reason below them. */

@@ -1,4 +1,5 @@
 import type { JSONRPCMessage, JSONRPCNotification } from '@modelcontextprotocol/sdk/types.js';
+import { canonical } from '../canonical.ts';
 import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
@@ -6,7 +7,7 @@ import { after, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts
 import type { Tell } from './events.ts';
 import { clampHint } from './hints.ts';
 import { END_TIMEOUT, Negotiator, type Params } from './negotiator.ts';
-import { canonical, type SessionRecord } from './record.ts';
+import type { SessionRecord } from './record.ts';
 import type { Change, Restorables } from './restorables.ts';
 import { ServerStream } from './server-stream.ts';
 import { type ActiveSession, type SessionState, StateMachine } from './state.ts';
@@ -42,6 +43,8 @@ export class Lifecycle {
   #stream: ServerStream | undefined;
   #stopProving = (): void => {};
   #lastUsedAt: number | undefined;
+  /** What is kept with a session that is not stored. */
+  #cache: Readonly<Record<string, unknown>> = {};
   /** Whether the last thing we know of the server is that it answers. */
   #reachable = false;
 
@@ -88,6 +91,7 @@ export class Lifecycle {
     this.#params = params;
     if (!this.#machine.enter({ name: 'loading' })) throw new Error('the session is already initialized');
     this.restorables.clear();
+    this.#cache = {};
     const stored = await this.#negotiator.load(params);
     if (signal.aborted || scope.aborted) return undefined;
     if (stored) {
@@ -138,7 +142,7 @@ export class Lifecycle {
         break;
       default:
     }
-    throw new ClosedError(`The session is not open (it is ${state.name}). Nothing was sent: connect first.`, { outcome: 'not-sent' });
+    throw new ClosedError(`The session is not open (it is ${state.name}).`, { advice: 'Nothing was sent: connect first.', outcome: 'not-sent' });
   }
 
   /** Whether a session was taken up and no server has said yes to it so far. */
@@ -184,10 +188,23 @@ export class Lifecycle {
     return this.#negotiator.restorables;
   }
 
-  /** Keeps something with the session for the next process, until the session ends. `undefined` removes it. */
+  /** What is kept with the present session. */
+  recall(name: string): unknown {
+    return (this.record?.cache ?? this.#cache)[name];
+  }
+
+  /** Keeps something with the session, for the next process too, until the session ends. `undefined` removes it. */
   remember(name: string, value: unknown): void {
-    const { [name]: before, ...others } = this.record?.cache ?? {};
-    if (canonical(before) !== canonical(value)) this.#negotiator.keeper?.update({ cache: value === undefined ? others : { ...others, [name]: value } });
+    const { [name]: before, ...others } = this.record?.cache ?? this.#cache;
+    if (canonical(before) === canonical(value)) return;
+    this.#cache = value === undefined ? others : { ...others, [name]: value };
+    this.#negotiator.keeper?.update({ cache: this.#cache });
+  }
+
+  /** What the server said may not hold any more: it may have said so, and we have not heard it. */
+  #forgetCache(): void {
+    this.#cache = {};
+    if (this.record?.cache) this.#negotiator.keeper?.update({ cache: {} });
   }
 
   /** Lets go. `'end'`: the server is told, and the store forgets. */
@@ -259,6 +276,7 @@ export class Lifecycle {
   /** From here on calls go to the session, and it is listened to. */
   #open(session: ActiveSession): void {
     if (!this.#machine.enter({ name: session.resumed ? 'resuming' : 'ready', session })) return;
+    this.#cache = {};
     this.#used();
     if (!session.resumed) this.#listen(session);
   }
@@ -296,7 +314,10 @@ export class Lifecycle {
           tell('degraded', { reason, retrying });
         },
         onCursor: (eventId) => this.#negotiator.keeper?.update({ cursor: eventId }),
-        onCursorLost: (reason) => tell('cursorLost', { reason }),
+        onCursorLost: (reason) => {
+          this.#forgetCache();
+          tell('cursorLost', { reason });
+        },
         prove,
       },
       session.resumed ? this.record?.cursor : undefined,

@@ -1,5 +1,5 @@
-import { BadServerError, DeadlineError, OutcomeUnknownError, RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
-import type { JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
+import { BadServerError, DeadlineError, OutcomeUnknownError, RateLimitedError, RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
+import type { JSONRPCErrorResponse, JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpFailure } from '../links/http-failure.ts';
 import type { Ending } from '../links/link.ts';
 
@@ -7,7 +7,8 @@ import type { Ending } from '../links/link.ts';
 export function errorOf(ending: Ending, what: string): Error {
   switch (ending.type) {
     case 'not-sent':
-      return new UnreachableError(`The server could not be reached (${oneLine(ending.error)}). ${what} was not sent; it can be made again.`, {
+      return new UnreachableError(`The server could not be reached (${oneLine(ending.error)}).`, {
+        advice: `${what} was not sent; it can be made again.`,
         cause: ending.error,
         permanent: ending.permanent,
       });
@@ -29,8 +30,7 @@ export function errorOf(ending: Ending, what: string): Error {
 }
 
 function unknown(happened: string, cause?: unknown): OutcomeUnknownError {
-  const advice = 'It may or may not have run: look before you call it again, or mark the call `safe` if it may be repeated.';
-  return new OutcomeUnknownError(`${happened}. ${advice}`, cause === undefined ? {} : { cause });
+  return new OutcomeUnknownError(`${happened}.`, { advice: 'It may or may not have run: look before you call it again.', cause });
 }
 
 function refusal(failure: HttpFailure, what: string): Error {
@@ -38,17 +38,23 @@ function refusal(failure: HttpFailure, what: string): Error {
   const said = text ? `${status} (${text})` : `${status}`;
   switch (verdict) {
     case 'session-lost':
-      return new SessionLostError(`The server no longer knows the session: it answered ${said}. ${what} did not run.`);
+      return new SessionLostError(`The server no longer knows the session: it answered ${said}.`, { advice: `${what} did not run.` });
     case 'unauthorized':
-      return new RefusedError(`The server asks for authorization: it answered ${said}. ${what} did not run. Give an \`authProvider\`, or an Authorization header in \`headers\`.`, { status, retryAfter });
+      return new RefusedError(`The server asks for authorization: it answered ${said}.`, {
+        advice: `${what} did not run. Give an \`authProvider\`, or an Authorization header in \`headers\`.`,
+        status,
+        retryAfter,
+      });
     case 'busy':
-      return new RefusedError(`The server is busy: it answered ${said}. ${what} did not run; it can be made again${retryAfter === undefined ? '' : ` after ${retryAfter} ms`}.`, { status, retryAfter });
+      return new RateLimitedError(`The server has too many requests: it answered ${said}.`, {
+        advice: `${what} did not run; it can be made again${retryAfter === undefined ? '' : ` after ${Math.round(retryAfter)} ms`}.`,
+        outcome: 'refused',
+        retryAfter,
+      });
     case 'refused':
-      return new RefusedError(`The server refused ${what}: it answered ${said}. It did not run.`, { status, retryAfter });
+      return new RefusedError(`The server refused ${what}: it answered ${said}.`, { advice: 'It did not run.', status, retryAfter });
     case 'unknown':
-      return new OutcomeUnknownError(
-        `The server, or something before it, answered ${what} with ${said}. It may or may not have run: look before you call it again, or mark the call \`safe\` if it may be repeated.`,
-      );
+      return unknown(`The server, or something before it, answered ${what} with ${said}`);
   }
 }
 
@@ -81,13 +87,15 @@ function handshakeRefusal(failure: HttpFailure, where: string): Error {
   const said = text ? `${status} (${text})` : `${status}`;
   // What stands before a server that is not up yet.
   if (status === 502 || status === 503 || status === 504) return new UnreachableError(`${where} is not there yet: something before it answered ${said}.`, { retryAfter });
+  const reason = `${where} refused the handshake: it answered ${said}.`;
+  if (status === 429) return new RateLimitedError(reason, { outcome: 'refused', retryAfter });
   const advice =
     status === 401
-      ? ' Give an `authProvider`, or an Authorization header in `headers`.'
+      ? 'Give an `authProvider`, or an Authorization header in `headers`.'
       : status === 404 || status === 405
-        ? ' Is the path right? That of an MCP endpoint often ends in /mcp.'
-        : '';
-  return new RefusedError(`${where} refused the handshake: it answered ${said}.${advice}`, { status, retryAfter });
+        ? 'Is the path right? That of an MCP endpoint often ends in /mcp.'
+        : undefined;
+  return new RefusedError(reason, { status, retryAfter, advice, cause: failure.error && saidBy(failure.error.error) });
 }
 
 /** The message of an error that may come from anywhere, fit to stand in a sentence. */
@@ -109,7 +117,32 @@ export function late(what: string, timeout: number): DeadlineError {
 }
 
 export function badServer(message: string): BadServerError {
-  return new BadServerError(`${message}. This is a fault of the server.`, { outcome: 'refused' });
+  return new BadServerError(`${message}.`, { advice: 'This is a fault of the server.', outcome: 'refused' });
+}
+
+/** The error for a server that answers a request of our own with one. */
+export function answeredByError(method: string, error: ServerError): BadServerError {
+  const { data } = error;
+  const supported = (data as { supported?: unknown } | undefined)?.supported;
+  const versions = error.code === UNSUPPORTED_VERSION && Array.isArray(supported) ? supported.map(String).join(', ') : undefined;
+  const reason = versions ? `The server speaks none of our versions of the protocol; it speaks ${versions}.` : `The server answered ${method} with an error: ${error.message}.`;
+  return new BadServerError(reason, { outcome: 'refused', cause: saidBy(error) });
+}
+
+/** The versions that a server says it speaks, where it refused the handshake for ours (2026-07-28, UnsupportedProtocolVersion). */
+export function supportedVersions(error: unknown): readonly string[] {
+  for (let each = error; each instanceof Error; each = each.cause) {
+    const { code, data } = each as { code?: unknown; data?: { supported?: unknown } };
+    if (code === UNSUPPORTED_VERSION && Array.isArray(data?.supported)) return data.supported.map(String);
+  }
+  return [];
+}
+
+type ServerError = JSONRPCErrorResponse['error'];
+const UNSUPPORTED_VERSION = -32022;
+
+function saidBy({ code, message, data }: ServerError): Error {
+  return Object.assign(new Error(message), { code, ...(data === undefined ? {} : { data }) });
 }
 
 /** Throws where a notification was not taken. */

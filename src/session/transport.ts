@@ -3,22 +3,22 @@ import type {
   InitializeRequest,
   InitializeResult,
   JSONRPCMessage,
-  JSONRPCNotification,
   JSONRPCRequest,
-  JSONRPCResponse,
 } from '@modelcontextprotocol/sdk/types.js';
 import { asyncDispose } from '../dispose.ts';
-import { ClosedError, SessionLostError } from '../errors.ts';
+import { ClosedError } from '../errors.ts';
 import { connectorFor } from '../links/connector.ts';
-import type { Ending } from '../links/link.ts';
-import { checkSessionOptions, DEFAULTS, type SessionOptions, type Target } from '../options.ts';
+import type { Traffic } from '../links/requester.ts';
+import { checkSessionOptions } from '../checks.ts';
+import { DEFAULTS, type SessionOptions, type Target } from '../options.ts';
 import { after } from '../timers.ts';
 import type { PendingCall } from './correlator.ts';
-import { createEvents, type SessionEmitter, type Tell } from './events.ts';
+import { Delivery } from './delivery.ts';
+import { createEvents, type EventCounts, type SessionEmitter, type Tell } from './events.ts';
 import { Lifecycle } from './lifecycle.ts';
-import { describeRequest, ensureTaken, errorOf, notSentBecause } from './outcome.ts';
+import type { Parcel } from './parcel.ts';
 import type { StateName } from './state.ts';
-import { limit, Wire } from './wire.ts';
+import { type CancelHow, Wire } from './wire.ts';
 
 /** What is known of a session. */
 export interface SessionInfo {
@@ -55,10 +55,14 @@ export class SessionTransport implements Transport {
   readonly events: SessionEmitter;
   /** @internal Tells an event of the client above. */
   readonly tell: Tell;
+  /** @internal How often each event was told. */
+  readonly told: Readonly<EventCounts>;
 
   readonly #options: SessionOptions;
   readonly #wire: Wire;
   readonly #lifecycle: Lifecycle;
+  readonly #delivery: Delivery;
+  readonly #traffic: Traffic | undefined;
   #started = false;
   #closing: Promise<void> | undefined;
 
@@ -66,19 +70,22 @@ export class SessionTransport implements Transport {
   constructor(target: Target, options: SessionOptions = {}) {
     checkSessionOptions(options);
     this.#options = options;
-    const { events, tell } = createEvents(options.on ?? {}, (error) => this.#report(error));
+    const { events, tell, told } = createEvents(options.on ?? {}, (error) => this.#report(error));
     this.events = events;
     this.tell = tell;
+    this.told = told;
     this.#wire = new Wire((message) => this.#toClient(message));
     const connector = connectorFor(target, { ...options, responseLimit: options.limits?.responseBytes ?? DEFAULTS.responseBytes });
+    this.#traffic = connector.traffic;
     this.#lifecycle = new Lifecycle(connector, {
       options,
       tell,
       wire: this.#wire,
       toClient: (message) => this.#toClient(message),
       report: (error) => this.#report(error),
-      prove: () => this.#prove(),
+      prove: () => this.#delivery.prove(),
     });
+    this.#delivery = new Delivery(this.#wire, this.#lifecycle, options);
   }
 
   /** `undefined` until the client is connected: the SDK would take an id for a handshake that is already done. */
@@ -113,16 +120,37 @@ export class SessionTransport implements Transport {
     return this.#wire.dropped;
   }
 
-  /** @internal Runs what cancels a call, and says whether the server may have it; `undefined` where no call was cancelled. */
-  cancelling(cancel: () => void): 'sent' | 'not-sent' | undefined {
-    this.#wire.lastCancelled = undefined;
-    cancel();
-    return this.#wire.lastCancelled;
+  /** @internal Whether several requests can go out in one POST. */
+  get takesArrays(): boolean {
+    return this.#delivery.parcels.takesArrays(this.#lifecycle.session);
   }
 
-  /** @internal What the client above kept with the session, if it was the same session then. */
+  /** @internal Collects `size` requests that are to go out in one POST; `anyVersion`: whatever version of the protocol is spoken. */
+  parcel(size: number, anyVersion = false): Parcel {
+    return this.#delivery.parcels.create(size, anyVersion);
+  }
+
+  /**
+   * @internal Runs what cancels a call, and says whether the server may have it; `undefined` where no call was cancelled. `'detach'`:
+   * the server is not told, and the call goes on there.
+   */
+  cancelling(cancel: () => void, how: CancelHow = 'tell'): 'sent' | 'not-sent' | undefined {
+    return this.#wire.cancelling(cancel, how);
+  }
+
+  /** @internal Asks the server for a sign of life. An error is one too; rejects where there is no answer. */
+  ping(): Promise<void> {
+    return this.#delivery.prove();
+  }
+
+  /** @internal What has gone over the wire so far. */
+  get traffic(): Traffic {
+    return this.#traffic ?? { sent: 0, received: 0, streams: 0 };
+  }
+
+  /** @internal What the client above kept with the present session. */
   recall(name: string): unknown {
-    return this.#lifecycle.record?.cache?.[name];
+    return this.#lifecycle.recall(name);
   }
 
   /** @internal Keeps something with the session for the next process, until the session ends. */
@@ -147,14 +175,16 @@ export class SessionTransport implements Transport {
   /**
    * Sends a message. For a request it resolves when the answer has been handed over (or the request was cancelled), and rejects
    * when there will be none, with an error that says what became of it.
+   *
+   * With `resumptionToken` a request is not sent: its answer is waited for, under the id that it was sent with before.
    */
-  async send(message: JSONRPCMessage, _options?: TransportSendOptions): Promise<void> {
-    if (!this.#started) throw new ClosedError('The transport is closed, or not yet started. Nothing was sent: connect first.', { outcome: 'not-sent' });
-    if (!('method' in message)) await this.#answer(message);
-    else if ('id' in message) await this.#request(message);
+  async send(message: JSONRPCMessage, options: TransportSendOptions = {}): Promise<void> {
+    if (!this.#started) throw notStarted(options);
+    if (!('method' in message)) await this.#delivery.answer(message);
+    else if ('id' in message) await this.#request(message, options);
     else if (message.method === 'notifications/initialized') await this.#lifecycle.complete(message);
     else if (message.method === 'notifications/cancelled') await this.#wire.cancel(message);
-    else await this.#notify(message);
+    else await this.#delivery.notify(message);
   }
 
   /** Leaves. A stored session stays resumable; any other is ended on the server. Calls in flight fail with `ClosedError`. */
@@ -171,14 +201,14 @@ export class SessionTransport implements Transport {
     await this.close();
   }
 
-  async #request(message: JSONRPCRequest): Promise<void> {
+  async #request(message: JSONRPCRequest, options: TransportSendOptions): Promise<void> {
     const call = this.#wire.open(message, (answer) => {
       const change = 'result' in answer ? this.#lifecycle.restorables.note(message) : undefined;
       if (change) this.#lifecycle.granted(change);
       // The SDK handles notifications a microtask later, and by then would have dropped the progress handler of an answered call.
       queueMicrotask(() => this.#toClient(answer));
     });
-    const run = message.method === 'initialize' ? this.#attach(call) : this.#run(call);
+    const run = message.method === 'initialize' ? this.#attach(call) : this.#deliver(call, options);
     run.catch((error: unknown) => call.fail(error as Error));
     try {
       await call.settled;
@@ -197,66 +227,21 @@ export class SessionTransport implements Transport {
     if (session) call.answer({ jsonrpc: '2.0', id: call.request.id, result: { ...session.initialized } });
   }
 
-  /** One call, over as many sessions as it takes. */
-  async #run(call: PendingCall): Promise<void> {
-    const what = describeRequest(call.request);
-    let refusals = 0;
-    for (let sessions = 1; ; sessions++) {
-      const session = await this.#lifecycle.ready().catch((error: unknown) => {
-        throw notSentBecause(error, what);
-      });
-      if (call.done) return;
-      const ending = await this.#wire.send(call, session.link, () => this.#lifecycle.accepted(session));
-      if (ending.type === 'not-sent') this.#lifecycle.unreachable();
-      if (call.done) return;
-      if (!saysLost(ending)) throw errorOf(ending, what);
-
-      // A session that was taken up, and was dead already, is no new one: the replay is still to come.
-      if (!this.#lifecycle.isUnproven(session)) refusals++;
-      this.#wire.withdraw(call);
-      this.#lifecycle.lose(session, `the server forgot the session (it answered ${ending.failure.status})`);
-      if (this.#options.onSessionLost === 'fail') throw errorOf(ending, what);
-      if (refusals > 1 || sessions > MOST_SESSIONS) {
-        throw new SessionLostError(
-          `The server refused ${what} on a new session too, as it had on the one before (${ending.failure.status}). It did not run. If the server has several replicas, the load balancer is probably not sticky.`,
-        );
-      }
-    }
-  }
-
-  async #prove(): Promise<void> {
-    const call = this.#wire.openOwn({ method: 'ping' });
-    const stop = limit(call, this.#options.timeout?.connect ?? DEFAULTS.timeout.connect);
-    await this.#run(call).catch((error: unknown) => call.fail(error as Error));
-    stop();
-    this.#wire.close(call);
-    // An error is an answer too.
-    await call.settled;
-  }
-
-  async #notify(message: JSONRPCNotification): Promise<void> {
-    const session = await this.#lifecycle.ready();
-    let ending = await this.#wire.post(session.link, message, this.#callTimeout);
-    if (saysLost(ending)) {
-      this.#lifecycle.lose(session, `the server forgot the session (it answered ${ending.failure.status})`);
-      if (this.#options.onSessionLost !== 'fail') ending = await this.#wire.post((await this.#lifecycle.ready()).link, message, this.#callTimeout);
-    }
-    ensureTaken(ending, message.method);
-  }
-
-  /** An answer to a request of the server. If the session is gone by now, so is whoever asked. */
-  async #answer(message: JSONRPCResponse): Promise<void> {
-    const ending = await this.#wire.answer(message, this.#callTimeout);
-    if (ending && !saysLost(ending)) ensureTaken(ending, 'an answer to the server');
-  }
-
-  get #callTimeout(): number {
-    return this.#options.timeout?.call ?? DEFAULTS.timeout.call;
+  #deliver(call: PendingCall, { resumptionToken, onresumptiontoken }: TransportSendOptions): Promise<void> {
+    const onToken = onresumptiontoken && ((token: string) => this.#guarded(() => onresumptiontoken(token)));
+    if (resumptionToken !== undefined) return this.#delivery.join(call, resumptionToken, onToken);
+    return this.#delivery.run(call, { onToken, place: this.#delivery.parcels.claim() });
   }
 
   #toClient(message: JSONRPCMessage): void {
+    this.#guarded(() => this.onmessage?.(message));
+  }
+
+  /** Runs code that is not ours: what it throws is reported, and breaks nothing. */
+  #guarded(task: () => unknown): void {
     try {
-      this.onmessage?.(message);
+      const result = task();
+      if (result instanceof Promise) result.catch((error: unknown) => this.#report(error as Error));
     } catch (error) {
       this.#report(error as Error);
     }
@@ -291,8 +276,11 @@ export class SessionTransport implements Transport {
   }
 }
 
-/** How many sessions a call may meet, counting those that were taken up dead. */
-const MOST_SESSIONS = 5;
+/** A call that is only waited for was sent before. */
+function notStarted({ resumptionToken }: TransportSendOptions): ClosedError {
+  const outcome = resumptionToken === undefined ? 'not-sent' : 'unknown';
+  return new ClosedError('The transport is closed, or not yet started.', { advice: 'Nothing was sent: connect first.', outcome });
+}
 
 /** Whoever throws in an error handler has nowhere left to be told (G11). */
 function report(onerror: SessionTransport['onerror'], error: Error): void {
@@ -301,8 +289,4 @@ function report(onerror: SessionTransport['onerror'], error: Error): void {
   } catch {
     // Said above.
   }
-}
-
-function saysLost(ending: Ending): ending is Ending & { type: 'refused' } {
-  return ending.type === 'refused' && ending.failure.verdict === 'session-lost';
 }

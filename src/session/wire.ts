@@ -4,8 +4,8 @@ import type { Ending, Link } from '../links/link.ts';
 import { after } from '../timers.ts';
 import { type Answer, Correlator, type PendingCall } from './correlator.ts';
 import { Inbound } from './inbound.ts';
-import { badServer, describeRequest, errorOf, late } from './outcome.ts';
-import { transmit } from './transmit.ts';
+import { answeredByError, describeRequest, errorOf, late } from './outcome.ts';
+import { rejoin, transmit, type TransmitHost } from './transmit.ts';
 
 /** A request of our own that is not the client's: `initialize`, `ping`, what restores a session. */
 export interface OwnRequest {
@@ -23,7 +23,10 @@ export class Wire {
   readonly #toClient: (message: JSONRPCMessage) => void;
   #ownIds = 0;
   /** What had become of the call that was cancelled last, at that moment. */
-  lastCancelled: 'sent' | 'not-sent' | undefined;
+  #lastCancelled: 'sent' | 'not-sent' | undefined;
+  #cancelHow: CancelHow = 'tell';
+  /** Aborted by {@link shut}. */
+  #scope = new AbortController();
   /** What ends the exchanges that no call owns: those of notifications and answers. */
   readonly #posts = new Set<AbortController>();
 
@@ -55,10 +58,17 @@ export class Wire {
     this.#correlator.withdraw(call);
   }
 
-  /** Sends a call over a link and stays until it is settled, or nothing more can come for it. */
-  async send(call: PendingCall, link: Link, onAccepted?: (head: { readonly sessionId: string | undefined }) => void): Promise<Ending> {
+  /** Sends a call over a link, or several in one array, and stays until they are settled, or nothing more can come for them. */
+  async send(calls: readonly PendingCall[], link: Link, onAccepted?: TransmitHost['onAccepted']): Promise<Ending> {
+    for (const call of calls) call.link = link;
+    return transmit(calls, link, this.#correlator, this.#hostOn(link, onAccepted));
+  }
+
+  /** Waits for the answer to a call that went out before under `wireId`; `undefined` where another call of ours waits for it. */
+  async join(call: PendingCall, at: { readonly wireId: number; readonly cursor: string }, link: Link, onAccepted?: TransmitHost['onAccepted']): Promise<Ending | undefined> {
+    if (!this.#correlator.join(call, at.wireId)) return undefined;
     call.link = link;
-    return transmit(call, link, this.#correlator, { hear: this.hearOn(link), onAccepted: (head) => onAccepted?.(head) });
+    return rejoin(call, at.cursor, link, this.#hostOn(link, onAccepted));
   }
 
   /** Sends a request of our own over a link and returns its result. `timeout` in ms. */
@@ -66,7 +76,7 @@ export class Wire {
     const call = this.openOwn(request);
     const stop = limit(call, timeout);
     try {
-      const ending = await this.send(call, link);
+      const ending = await this.send([call], link);
       if (!call.done) throw errorOf(ending, request.method);
       return await resultOf(call);
     } finally {
@@ -94,17 +104,35 @@ export class Wire {
     return reply && this.post(reply.link, reply.message, timeout);
   }
 
+  /** Runs what makes the client give a request up, and says what had become of that; `undefined` where it gave none up. */
+  cancelling(cancel: () => void, how: CancelHow): 'sent' | 'not-sent' | undefined {
+    this.#lastCancelled = undefined;
+    this.#cancelHow = how;
+    try {
+      cancel();
+    } finally {
+      this.#cancelHow = 'tell';
+    }
+    return this.#lastCancelled;
+  }
+
   /** The client gives a request up: the server is told, and its connection is closed. */
   async cancel(message: JSONRPCNotification): Promise<void> {
     const call = this.#correlator.find(message.params?.['requestId'] as string | number);
     if (!call) return;
-    const { link, wireId, sent } = call;
-    this.lastCancelled = sent ? 'sent' : 'not-sent';
+    const { link, wireId, sent, cancellable } = call;
+    const { signal } = this.#scope;
+    const told = this.#cancelHow === 'tell';
+    this.#lastCancelled = sent ? 'sent' : 'not-sent';
     this.close(call);
     call.drop();
     call.abort.abort(new Error('the call was cancelled'));
     // The spec forbids to cancel initialize (2025-11-25, Lifecycle); a request that never went out needs no cancelling.
-    if (!link || wireId === undefined || !sent || call.request.method === 'initialize') return;
+    if (!told || !link || wireId === undefined || !sent || call.request.method === 'initialize') return;
+    if (cancellable) {
+      await cancellable;
+      if (signal.aborted || !call.sent) return;
+    }
     await this.post(link, { ...message, params: { ...message.params, requestId: wireId } }, CANCEL_TIMEOUT);
   }
 
@@ -117,18 +145,27 @@ export class Wire {
     };
   }
 
+  #hostOn(link: Link, onAccepted: TransmitHost['onAccepted'] = () => {}): TransmitHost {
+    return { hear: this.hearOn(link), onAccepted };
+  }
+
   /** Ends everything in flight. Calls fail with `ClosedError`. */
   shut(): void {
+    this.#scope.abort(new Error('the client was closed'));
+    this.#scope = new AbortController();
     for (const call of this.#correlator.pending) {
       const became = call.sent ? 'It was sent and may or may not have run.' : 'It was not sent.';
       this.close(call);
-      call.fail(new ClosedError(`The client was closed before ${describeRequest(call.request)} was answered. ${became}`, { outcome: call.sent ? 'unknown' : 'not-sent' }));
+      call.fail(new ClosedError(`The client was closed before ${describeRequest(call.request)} was answered.`, { advice: became, outcome: call.sent ? 'unknown' : 'not-sent' }));
       call.abort.abort(new Error('the client was closed'));
     }
     this.#inbound.clear();
     for (const abort of this.#posts) abort.abort(new Error('the client was closed'));
   }
 }
+
+/** `'detach'`: the server is not told, so the call goes on there, for somebody to join it later. */
+export type CancelHow = 'tell' | 'detach';
 
 /** How long a cancellation may take, in ms: where the server takes nothing, as many would wait as there are calls. */
 const CANCEL_TIMEOUT = 5000;
@@ -146,6 +183,6 @@ export function limit(call: PendingCall, timeout: number): () => void {
 export async function resultOf(call: PendingCall): Promise<unknown> {
   const answer = await call.settled;
   if (!answer) throw new Error('the request was dropped');
-  if ('error' in answer) throw badServer(`The server answered ${call.request.method} with an error: ${answer.error.message}`);
+  if ('error' in answer) throw answeredByError(call.request.method, answer.error);
   return answer.result;
 }

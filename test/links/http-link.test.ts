@@ -306,7 +306,8 @@ describe.each([
       ['half a message', '{"jsonrpc":"2.0","id":1,"resu'],
       ['no JSON', 'secret words'],
       ['no message', '{"id":1,"secret":"words"}'],
-      ['a batch with something else in it', JSON.stringify([result(1), 'secret words'])],
+      ['a batch with no message in it', JSON.stringify(['secret words', { id: 1 }])],
+      ['an empty batch', '[]'],
       ['what nests too deep', `{"jsonrpc":"2.0","id":1,"result":{"a":${'['.repeat(600)}${']'.repeat(600)}}}`],
     ])('of JSON that is %s is unreadable, and no error repeats it', async (_what, body) => {
       const server = await scripted((_, res) => res.writeHead(200, JSON_TYPE).end(body));
@@ -316,6 +317,17 @@ describe.each([
       expect(ending.type).toBe('unreadable');
       expect(errorOf(ending).message).not.toMatch(/secret|resu/);
       expect(messages).toEqual([]);
+    });
+
+    test('of an array with something else in it loses only that, and tells it without repeating it', async () => {
+      const server = await scripted((_, res) => res.writeHead(200, JSON_TYPE).end(JSON.stringify([result(1), 'secret words', { jsonrpc: '2.0', id: {} }, result(2)])));
+      const http = link(server.url);
+
+      const { ending, messages } = await send(http);
+
+      expect(ending).toEqual({ type: 'ended' });
+      expect(messages).toEqual([result(1), result(2)]);
+      expect(http.noise.map(({ message }) => message)).toEqual([expect.stringMatching(/^2 of the 4 items/)]);
     });
 
     test('of JSON may begin with a byte order mark', async () => {
@@ -488,6 +500,13 @@ describe.each([
         expect(ending).toEqual({ type: 'ended' });
       },
     );
+
+    test('has the array in an event heard without what is no message in it', async () => {
+      const { messages, noise } = await stream(event([result(1), null, result(2)]));
+
+      expect(messages).toEqual([result(1), result(2)]);
+      expect(noise.map(({ message }) => message)).toEqual([expect.stringMatching(/^1 of the 3 items/)]);
+    });
 
     test('that ends in the middle of an event has not said it', async () => {
       const { messages, ending } = await stream(event(notification), event(result(1)).trimEnd());

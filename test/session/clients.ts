@@ -30,7 +30,7 @@ type Heard = { readonly [E in keyof SessionEvents]: Parameters<SessionEvents[E]>
 
 /** What a client tells about itself from now on. */
 export function heardFrom({ events }: { readonly events: SessionEmitter }): Heard {
-  const heard: Heard = { state: [], resumed: [], reset: [], degraded: [], cursorLost: [], warning: [], retry: [] };
+  const heard: Heard = { state: [], resumed: [], reset: [], degraded: [], cursorLost: [], warning: [], retry: [], call: [], circuit: [] };
   for (const [name, list] of Object.entries(heard)) {
     events.on(name as keyof SessionEvents, (info: unknown) => void (list as unknown[]).push(info));
   }

@@ -25,6 +25,8 @@ export interface WireEntry {
   protocolVersion?: string;
   lastEventId?: string;
   rpc: RpcEntry[];
+  /** The messages came in a JSON array. */
+  array?: true;
   headers: Record<string, string>;
   /** Absent until the response head is written. */
   status?: number;

@@ -115,6 +115,7 @@ async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> 
       return answerError(res, 400, -32700, 'Parse error: Invalid JSON');
     }
     entry.rpc = rpcEntries(body);
+    if (Array.isArray(body)) entry.array = true;
     capVersion(body);
   }
   if (applyFault(entry, res)) return;
