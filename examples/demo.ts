@@ -4,7 +4,7 @@
  * A real server in its own process, and two clients side by side: mcp-reprise and the bare SDK. Everything that is claimed is read
  * from what the server itself saw. Exits with 0 only if all of it held.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
@@ -25,6 +25,7 @@ try {
   await restartOfTheServer();
   await cutConnection();
   await cutWithoutEvents();
+  await durableCall();
 } finally {
   rmSync(directory, { recursive: true, force: true });
 }
@@ -135,6 +136,33 @@ async function cutWithoutEvents(): Promise<void> {
   const outcome = await within(3000, bare.callTool({ name: 'cutme', arguments: { nonce: 'bare', ms: 200 } }));
   verdict(`${outcome} (the SDK waits for its timeout of 60 s)`);
   await bare.close();
+}
+
+async function durableCall(): Promise<void> {
+  act('5. The program is killed in the middle of a long call, which has a callId', 'Look at what the second process sends, and at how often the tool ran.');
+  await using server = await startServer({ eventStore: true });
+  const file = new URL('./demo/durable-program.ts', import.meta.url);
+  const args = [server.url.href, join(directory, 'durable')];
+  const first = runScript<Said>(file, args);
+  await waitFor(async () => (await ran(server, 'import')) === 1);
+  // Until the first event of its answer is noted: from then on the call can be joined.
+  await waitFor(() => canBeJoined(join(directory, 'durable')));
+  await first.kill('SIGKILL');
+  note('mcp-reprise', `process ${first.pid} is killed (SIGKILL); the next one makes the same call, and the server sees`);
+  await server.clearRequests();
+  const second = runScript<Said>(file, args);
+  const answer = await Promise.race([second.next('answer'), second.exit.then(() => undefined)]);
+  const seen = await server.requests();
+  requests(seen);
+  await second.exit;
+  check('the second process got the answer of the first one\'s call', JSON.stringify(answer).includes('done:import'));
+  check('it only took up the stream: nothing was sent again', !has(seen, 'tools/call') && !has(seen, 'initialize'));
+  check('the tool ran once', (await ran(server, 'import')) === 1);
+}
+
+function canBeJoined(store: string): boolean {
+  const files = readdirSync(store, { withFileTypes: true }).filter((each) => each.isFile());
+  return files.some(({ name }) => readFileSync(join(store, name), 'utf8').includes('\\"token\\":'));
 }
 
 async function bareClient(server: FixtureProcess): Promise<Client> {

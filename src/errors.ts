@@ -9,6 +9,8 @@ export type FailedOutcome = 'not-sent' | 'refused' | 'unknown';
 
 export interface ErrorDetails {
   readonly cause?: unknown;
+  /** What became of the call, and what to do now: what the message says after its reason. */
+  readonly advice?: string | undefined;
 }
 
 /**
@@ -20,10 +22,13 @@ export abstract class RepriseError extends Error {
   abstract readonly code: string;
   /** What became of the call, where the error belongs to a call. */
   abstract readonly outcome: FailedOutcome | undefined;
+  /** What happened, without what became of the call and what to do. */
+  readonly reason: string;
 
-  constructor(message: string, details: ErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+  constructor(reason: string, { cause, advice }: ErrorDetails = {}) {
+    super(advice === undefined ? reason : `${reason} ${advice}`, cause === undefined ? undefined : { cause });
     this.name = new.target.name;
+    this.reason = reason;
   }
 }
 
@@ -42,8 +47,8 @@ export class UnreachableError extends RepriseError {
   /** How long the server asked to wait (its `Retry-After`), in milliseconds. */
   readonly retryAfter: number | undefined;
 
-  constructor(message: string, details: ErrorDetails & { permanent?: boolean | undefined; retryAfter?: number | undefined } = {}) {
-    super(message, details);
+  constructor(reason: string, details: ErrorDetails & { permanent?: boolean | undefined; retryAfter?: number | undefined } = {}) {
+    super(reason, details);
     this.permanent = details.permanent ?? false;
     this.retryAfter = details.retryAfter;
   }
@@ -58,11 +63,34 @@ export class RefusedError extends RepriseError {
   /** How long the server asked to wait (its `Retry-After`), in milliseconds. */
   readonly retryAfter: number | undefined;
 
-  constructor(message: string, details: ErrorDetails & { status: number; retryAfter?: number | undefined }) {
-    super(message, details);
+  constructor(reason: string, details: ErrorDetails & { status: number; retryAfter?: number | undefined }) {
+    super(reason, details);
     this.status = details.status;
     this.retryAfter = details.retryAfter;
   }
+}
+
+/**
+ * Too many requests: the server said so (429, `outcome` is `'refused'`), or `rateLimit` would not let the call out before its deadline
+ * (`'not-sent'`). It did not run.
+ */
+export class RateLimitedError extends RepriseError {
+  readonly code = 'RATE_LIMITED';
+  readonly outcome: 'not-sent' | 'refused';
+  /** How long to wait, in milliseconds: the server's `Retry-After`, or the time until `rateLimit` lets it out. */
+  readonly retryAfter: number | undefined;
+
+  constructor(reason: string, details: ErrorDetails & { outcome: 'not-sent' | 'refused'; retryAfter?: number | undefined }) {
+    super(reason, details);
+    this.outcome = details.outcome;
+    this.retryAfter = details.retryAfter;
+  }
+}
+
+/** The circuit is open: the server could not be reached several times in a row, and calls fail at once until a ping finds it again. */
+export class CircuitOpenError extends RepriseError {
+  readonly code = 'CIRCUIT_OPEN';
+  readonly outcome = 'not-sent';
 }
 
 /** The server no longer knows the session, and the call was not (or not again) replayed on a new one. It did not run. */
@@ -78,8 +106,8 @@ export class DeadlineError extends RepriseError {
   /** The limit that passed, in milliseconds. */
   readonly timeout: number;
 
-  constructor(message: string, details: ErrorDetails & { outcome: FailedOutcome; timeout: number }) {
-    super(message, details);
+  constructor(reason: string, details: ErrorDetails & { outcome: FailedOutcome; timeout: number }) {
+    super(reason, details);
     this.outcome = details.outcome;
     this.timeout = details.timeout;
   }
@@ -90,8 +118,8 @@ export class ClosedError extends RepriseError {
   readonly code = 'CLOSED';
   readonly outcome: FailedOutcome;
 
-  constructor(message: string, details: ErrorDetails & { outcome: FailedOutcome }) {
-    super(message, details);
+  constructor(reason: string, details: ErrorDetails & { outcome: FailedOutcome }) {
+    super(reason, details);
     this.outcome = details.outcome;
   }
 }
@@ -101,16 +129,24 @@ export class BadServerError extends RepriseError {
   readonly code = 'BAD_SERVER';
   readonly outcome: FailedOutcome;
 
-  constructor(message: string, details: ErrorDetails & { outcome: FailedOutcome }) {
-    super(message, details);
+  constructor(reason: string, details: ErrorDetails & { outcome: FailedOutcome }) {
+    super(reason, details);
     this.outcome = details.outcome;
   }
 }
 
-/** A store failed. No call fails for it: the client goes on without the store and says so in one `warning`. */
+/**
+ * A store failed. No call fails for it: the client goes on without the store and says so in one `warning`. The exception is a durable
+ * call (`callId`) that could not be noted: it is not sent, because it could run twice.
+ */
 export class StoreError extends RepriseError {
   readonly code: string = 'STORE';
-  readonly outcome = undefined;
+  readonly outcome: FailedOutcome | undefined;
+
+  constructor(reason: string, details: ErrorDetails & { outcome?: FailedOutcome | undefined } = {}) {
+    super(reason, details);
+    this.outcome = details.outcome;
+  }
 }
 
 /** A compare-and-set found another revision than the expected one; nothing was written. */
@@ -118,7 +154,7 @@ export class ConflictError extends StoreError {
   override readonly code = 'CONFLICT';
 }
 
-/** What happened. What became of the call, and what to do now, is for whoever gets the error in the end. */
-export function firstSentence({ message }: Error): string {
-  return message.split(/(?<=[.)]) (?=[A-Z])/, 1)[0] ?? message;
+/** What happened, by an error from anywhere. */
+export function reasonOf(error: Error): string {
+  return error instanceof RepriseError ? error.reason : error.message;
 }

@@ -3,12 +3,11 @@ import type { ClientOptions } from '@modelcontextprotocol/sdk/client/index.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import type { ClientCapabilities, Implementation } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpOptions } from './links/http-connector.ts';
-import { checkHeader, type HeadersSource } from './links/headers.ts';
+import type { HeadersSource } from './links/headers.ts';
 import type { FetchLike } from './links/requester.fetch.ts';
 import type { CommandTarget } from './links/target.ts';
-import { EVENT_NAMES, type SessionEvents } from './session/events.ts';
+import type { SessionEvents } from './session/events.ts';
 import type { Store } from './storage/store.ts';
-import { LONGEST_TIMER } from './timers.ts';
 
 /** A server: its URL, a command that starts it (Node only), or what makes an SDK transport to it. */
 export type Target = URL | string | CommandTarget | (() => Transport);
@@ -31,6 +30,38 @@ export interface RetryOptions {
   readonly maxTimeout?: number;
   /** How much longer each delay is than the one before. Default 2. */
   readonly factor?: number;
+  /** How much may be sent again in all; `false`: as much as there is time for. Default `{ tokens: 100, ratio: 0.1 }`. */
+  readonly budget?: RetryBudget | false;
+}
+
+/**
+ * A bucket of repetitions: each takes a token, each call puts `ratio` of one back. While it is empty, a call that finds nobody there
+ * waits for news of the server, and one that a server fails or puts off (5xx, 429) is not sent again.
+ */
+export interface RetryBudget {
+  /** What the bucket holds, and begins with. Default 100. */
+  readonly tokens?: number;
+  /** What each call puts back. Default 0.1: what is sent again is at most a tenth of what is asked for, in the long run. */
+  readonly ratio?: number;
+}
+
+export interface RateLimit {
+  /** How many calls are let out each second, in the long run. */
+  readonly perSecond: number;
+  /** How many may go out at once after a pause. */
+  readonly burst: number;
+}
+
+export interface HistoryOptions {
+  /** Default 100; 0: none. */
+  readonly size?: number;
+  /** Keep arguments and results too. They may be secret, and large. Default false. */
+  readonly payloads?: boolean;
+}
+
+export interface CircuitBreaker {
+  /** After so many attempts in a row that could not reach the server, the circuit opens. */
+  readonly failures: number;
 }
 
 /** What a session needs to know. All times are in ms. */
@@ -81,10 +112,38 @@ export interface ConnectOptions extends SessionOptions {
   readonly client?: Omit<ClientOptions, 'capabilities'>;
   /** How what may be sent again is sent again; `false`: nothing is. */
   readonly retry?: RetryOptions | false;
+  /** How many calls are in flight at a time; the others wait for their turn, in order. Default 64. */
+  readonly concurrency?: number;
+  /** How many calls are let out in a time. Counts what goes over the wire, what is sent again too. Default: as many as there are. */
+  readonly rateLimit?: RateLimit;
+  /**
+   * Where the server cannot be reached, calls fail at once with `CircuitOpenError`, until a ping has found it again. Default `false`: they
+   * wait for it, until their deadline.
+   */
+  readonly circuitBreaker?: CircuitBreaker | false;
+  /** How long a list of tools is taken from the session instead of asking the server, in ms; `false`: never. Default 5 minutes. */
+  readonly toolListTtl?: number | false;
+  /** How many calls are remembered, and whether with their arguments and results. Default `{ size: 100, payloads: false }`. */
+  readonly history?: HistoryOptions;
   /** Believe a server that says of a tool that it is read-only or idempotent, and send such calls again. Default false. */
   readonly trustAnnotations?: boolean;
   /** Gives up connecting. */
   readonly signal?: AbortSignal;
+}
+
+/** What one call can be given, beside the SDK's own options. */
+export interface CallSettings {
+  /** The call may be repeated: if it is not known what became of it, it is made again. */
+  readonly safe?: boolean;
+  /**
+   * Makes the call durable: it outlives this process. Whoever makes it again with the same id, this process or the next, gets the one
+   * answer, and the tool does not run again. Needs a `store`. Each call needs an id of its own.
+   */
+  readonly callId?: string;
+  /** As the client's option, for this call. */
+  readonly retry?: Omit<RetryOptions, 'budget'> | false;
+  /** `false`: a list of tools is asked for, even if the session has one. */
+  readonly cache?: boolean;
 }
 
 export const DEFAULTS = {
@@ -92,147 +151,9 @@ export const DEFAULTS = {
   ttl: 3_600_000,
   timeout: { connect: 15_000, call: 60_000, total: 600_000 },
   retry: { retries: Number.POSITIVE_INFINITY, minTimeout: 100, maxTimeout: 2_000, factor: 2 },
+  budget: { tokens: 100, ratio: 0.1 },
+  concurrency: 64,
+  toolListTtl: 300_000,
+  history: { size: 100, payloads: false },
   responseBytes: 64 * 1024 * 1024,
 } as const;
-
-type Check = (value: unknown, name: string) => void;
-
-const SESSION_CHECKS: Readonly<Record<keyof SessionOptions, Check>> = {
-  store: (value, name) => {
-    const methods = ['get', 'set', 'delete', 'keys', 'close'] as const;
-    if (!isObject(value) || methods.some((method) => typeof value[method] !== 'function')) throw new TypeError(`${name} must be a Store, such as fileStore(directory)`);
-  },
-  session: text,
-  principal: text,
-  ttl: (value, name) => duration(value, name, Number.POSITIVE_INFINITY),
-  metadata: (value, name) => {
-    if (!isObject(value)) throw new TypeError(`${name} must be a plain object`);
-    try {
-      JSON.stringify(value);
-    } catch (error) {
-      throw new TypeError(`${name} cannot be written as JSON`, { cause: error });
-    }
-  },
-  authProvider: (value, name) => {
-    if (!isObject(value) || typeof value['tokens'] !== 'function') throw new TypeError(`${name} must be an OAuthClientProvider of the SDK`);
-  },
-  headers: (value, name) => {
-    if (typeof value === 'function') return;
-    if (!isObject(value)) throw new TypeError(`${name} must be an object of strings, or a function that returns one`);
-    for (const [header, content] of Object.entries(value)) checkHeader(header, content, name);
-  },
-  fetch: aFunction,
-  requestInit: (value, name) => {
-    object(value, name);
-    const stranger = ['headers', 'method', 'body', 'signal', 'redirect'].find((each) => each in (value as object));
-    if (stranger) throw new TypeError(`${name} must not have "${stranger}"${stranger === 'headers' ? ': give them in the option `headers`' : ''}`);
-  },
-  timeout: (value, name) => {
-    if (!isObject(value)) throw new TypeError(`${name} must be an object, such as { call: 30_000 }`);
-    known(value as object, ['connect', 'call', 'total'], name);
-    for (const [each, time] of Object.entries(value as object)) duration(time, `${name}.${each}`, LONGEST_TIMER);
-    const { call, total } = value as TimeoutOptions;
-    if (call !== undefined && total !== undefined && call > total) throw new RangeError(`${name}.call must not be above ${name}.total`);
-  },
-  onSessionLost: (value, name) => {
-    if (value !== 'replay' && value !== 'fail') throw new TypeError(`${name} must be 'replay' or 'fail'`);
-  },
-  listen: aBoolean,
-  on: (value, name) => {
-    object(value, name);
-    known(value as object, EVENT_NAMES, name);
-    for (const [event, listener] of Object.entries(value as object)) aFunction(listener, `${name}.${event}`);
-  },
-  limits: (value, name) => {
-    object(value, name);
-    known(value as object, ['responseBytes'], name);
-    const { responseBytes } = value as { responseBytes?: unknown };
-    if (responseBytes !== undefined && !(Number.isInteger(responseBytes) && (responseBytes as number) >= 1024)) {
-      throw new RangeError(`${name}.responseBytes must be a whole number of at least 1024`);
-    }
-  },
-};
-
-const CLIENT_CHECKS: Readonly<Record<Exclude<keyof ConnectOptions, keyof SessionOptions>, Check>> = {
-  clientInfo: (value, name) => {
-    if (!isObject(value) || typeof value['name'] !== 'string' || typeof value['version'] !== 'string') throw new TypeError(`${name} must have a name and a version`);
-  },
-  capabilities: object,
-  client: object,
-  retry: (value, name) => {
-    if (value === false) return;
-    if (!isObject(value)) throw new TypeError(`${name} must be false, or an object such as { retries: 3 }`);
-    known(value as object, ['retries', 'minTimeout', 'maxTimeout', 'factor'], name);
-    const { retries, minTimeout, maxTimeout, factor } = value as Record<string, unknown>;
-    if (retries !== undefined && retries !== Number.POSITIVE_INFINITY && !(Number.isInteger(retries) && (retries as number) >= 0)) {
-      throw new RangeError(`${name}.retries must be a whole number of 0 or more, or Infinity`);
-    }
-    if (minTimeout !== undefined) duration(minTimeout, `${name}.minTimeout`, LONGEST_TIMER);
-    if (maxTimeout !== undefined) duration(maxTimeout, `${name}.maxTimeout`, LONGEST_TIMER);
-    if (factor !== undefined && !(typeof factor === 'number' && factor >= 1 && factor <= 100)) throw new RangeError(`${name}.factor must be a number from 1 to 100`);
-    if (((minTimeout as number | undefined) ?? DEFAULTS.retry.minTimeout) > ((maxTimeout as number | undefined) ?? DEFAULTS.retry.maxTimeout)) {
-      throw new RangeError(`${name}.minTimeout must not be above ${name}.maxTimeout`);
-    }
-  },
-  trustAnnotations: aBoolean,
-  signal: (value, name) => {
-    if (!(value instanceof AbortSignal)) throw new TypeError(`${name} must be an AbortSignal`);
-  },
-};
-
-/** Throws a TypeError or RangeError that names the option which makes no sense. */
-export function checkSessionOptions(options: SessionOptions): void {
-  check(options, SESSION_CHECKS);
-}
-
-/** The same for the options of a client. */
-export function checkConnectOptions(options: ConnectOptions): void {
-  check(options, { ...SESSION_CHECKS, ...CLIENT_CHECKS });
-}
-
-/** The session's part of a client's options. */
-export function sessionOptionsOf(options: ConnectOptions): SessionOptions {
-  return Object.fromEntries(Object.entries(options).filter(([name]) => name in SESSION_CHECKS));
-}
-
-function check(options: object, checks: Readonly<Record<string, Check>>): void {
-  if (!isObject(options)) throw new TypeError('the options must be an object');
-  known(options, Object.keys(checks), 'options');
-  for (const [name, value] of Object.entries(options)) {
-    if (value !== undefined) checks[name]?.(value, name);
-  }
-}
-
-/** A misspelt option that is silently ignored is the worst kind of default. */
-function known(value: object, names: readonly string[], where: string): void {
-  const stranger = Object.keys(value).find((name) => !names.includes(name));
-  if (stranger !== undefined) throw new TypeError(`${where} has no "${stranger}"; it knows ${names.join(', ')}`);
-}
-
-/** A time in ms: above 0, and what a timer can hold. `Infinity` only where it is said. */
-export function duration(value: unknown, name: string, longest: number): void {
-  if (typeof value !== 'number' || Number.isNaN(value)) throw new TypeError(`${name} must be a number of milliseconds`);
-  if (value <= 0 || value > longest) throw new RangeError(`${name} must be above 0 and at most ${longest} ms, not ${value}`);
-}
-
-function text(value: unknown, name: string): void {
-  if (typeof value !== 'string' || value === '' || value.length > 1024 || /[\ud800-\udfff]/u.test(value)) {
-    throw new TypeError(`${name} must be a string of 1 to 1024 well-formed characters`);
-  }
-}
-
-function aFunction(value: unknown, name: string): void {
-  if (typeof value !== 'function') throw new TypeError(`${name} must be a function`);
-}
-
-function aBoolean(value: unknown, name: string): void {
-  if (typeof value !== 'boolean') throw new TypeError(`${name} must be true or false`);
-}
-
-function object(value: unknown, name: string): void {
-  if (!isObject(value)) throw new TypeError(`${name} must be an object`);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}

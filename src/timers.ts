@@ -40,6 +40,19 @@ export function sleep(delay: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** The result of a task that must not take longer than `limit` ms: otherwise an error says so, and what the task still does is nobody's. */
+export async function within<T>(task: Promise<T>, limit: number): Promise<T> {
+  let stop = (): void => {};
+  try {
+    const timeout = new Promise<never>((_, reject) => {
+      stop = after(limit, () => reject(new Error(`no answer within ${limit} ms`)));
+    });
+    return await Promise.race([task, timeout]);
+  } finally {
+    stop();
+  }
+}
+
 export interface Backoff {
   /** The first delay, in ms. */
   readonly min: number;

@@ -1,57 +1,92 @@
 import pRetry from 'p-retry';
-import { firstSentence, OutcomeUnknownError, RefusedError, RepriseError, UnreachableError } from '../errors.ts';
+import { OutcomeUnknownError, RateLimitedError, reasonOf, RefusedError, RepriseError, UnreachableError } from '../errors.ts';
 import type { RetryOptions } from '../options.ts';
-import { backoffDelay } from '../timers.ts';
-import type { Deadline } from './deadline.ts';
-import { outcomeOf, VERDICTS } from './verdict.ts';
+import { backoffDelay, sleep } from '../timers.ts';
+import type { Budget } from './buckets.ts';
+import type { Flight } from './flight.ts';
+import type { Reachability } from './reachability.ts';
+import { outcomeOf, type Situation, verdictOn } from './verdict.ts';
+
+/** How a call is sent again. */
+export type Retry = Required<Omit<RetryOptions, 'budget'>> | false;
 
 export interface RetryContext {
-  readonly deadline: Deadline;
+  readonly flight: Flight;
   readonly safe: boolean;
-  readonly retry: Required<RetryOptions> | false;
+  readonly retry: Retry;
+  readonly budget: Budget;
+  readonly reachability: Reachability;
+  /** `delay` is in ms; `Infinity`: until the server is heard of. */
   onRetry(info: { attempt: number; delay: number; reason: string }): void;
 }
 
-/** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or the deadline passes. */
-export async function retrying<T>(attempt: () => Promise<T>, { deadline, safe, retry, onRetry }: RetryContext): Promise<T> {
-  const once = async (): Promise<T> => {
-    deadline.outcome = 'unknown';
-    return attempt();
-  };
+/** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or nobody waits for the call any more. */
+export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, retry, budget, reachability, onRetry }: RetryContext): Promise<T> {
+  const backoff = { min: 0, max: 0, factor: 1, ...(retry ? { min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor } : {}), floor: 0 };
   try {
-    if (retry === false) return await once();
-    return await pRetry(once, {
-      retries: retry.retries,
+    return await pRetry(attempt, {
+      retries: Number.POSITIVE_INFINITY,
       // The delay is ours (full jitter, Retry-After as a lower bound): p-retry adds none.
       minTimeout: 0,
       maxTimeout: 0,
-      signal: deadline.signal,
+      signal: flight.signal,
       shouldRetry: async ({ error, attemptNumber }) => {
         const outcome = outcomeOf(error);
-        if (VERDICTS[outcome][safe ? 'safe' : 'unsafe'] === 'fail') return false;
-        deadline.mayHaveRun ||= outcome === 'unknown';
-        deadline.outcome = deadline.mayHaveRun ? 'unknown' : 'not-sent';
-        deadline.lastFailure = error;
-        const asked = error instanceof RefusedError || error instanceof UnreachableError ? (error.retryAfter ?? 0) : 0;
-        // Waiting would end in the deadline: better to say so now, while there is time to do something else (G5).
-        if (asked > deadline.left) throw tooLate(error, asked, deadline.left);
-        const delay = Math.max(asked, backoffDelay({ min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor, floor: 0 }, attemptNumber - 1));
-        onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: firstSentence(error) });
-        await deadline.pause(delay);
+        flight.note(outcome, error);
+        const situation: Situation = {
+          outcome,
+          resumable: false,
+          safe,
+          attempt: attemptNumber,
+          retries: retry ? retry.retries : 0,
+          wait: retryAfterOf(error),
+          timeLeft: flight.left,
+          budget: budget.available,
+        };
+        const { next } = verdictOn(situation);
+        if (next === 'park') {
+          onRetry({ attempt: attemptNumber, delay: Number.POSITIVE_INFINITY, reason: reasonOf(error) });
+          await flight.wait('waited for the server to come back', (signal) => reachability.park(signal));
+          return true;
+        }
+        if (next !== 'again') throw explained(error, situation);
+        budget.take();
+        const delay = Math.max(situation.wait, backoffDelay(backoff, attemptNumber - 1));
+        onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: reasonOf(error) });
+        // Where nobody was there, news of the server ends the wait; what the server itself asks for is waited out.
+        const early = outcome === 'not-sent' && situation.wait === 0;
+        await flight.wait('waited to be sent again', (signal) => (early ? reachability.pause(delay, signal) : sleep(delay, signal)));
         return true;
       },
     });
   } catch (error) {
-    deadline.throwIfOver();
-    if (deadline.mayHaveRun && error instanceof RepriseError && error.outcome !== 'unknown') {
-      throw new OutcomeUnknownError(`An earlier attempt was sent and may or may not have run. The last one failed: ${error.message}`, { cause: error });
+    if (flight.mayHaveRun && error instanceof RepriseError && error.outcome !== 'unknown') {
+      throw new OutcomeUnknownError('An earlier attempt was sent and may or may not have run.', { advice: `The last one failed: ${error.message}`, cause: error });
     }
     throw error;
   }
 }
 
-function tooLate(error: Error, asked: number, left: number): Error {
-  const message = `${error.message} The server asks to wait ${Math.round(asked)} ms, and the call has only ${Math.round(left)} ms left, so it was given up.`;
-  if (error instanceof RefusedError) return new RefusedError(message, { status: error.status, retryAfter: error.retryAfter, cause: error });
-  return new UnreachableError(message, { permanent: true, retryAfter: asked, cause: error });
+function retryAfterOf(error: Error): number {
+  const asked = error instanceof RateLimitedError || error instanceof RefusedError || error instanceof UnreachableError ? error.retryAfter : undefined;
+  return asked ?? 0;
+}
+
+/** The error of a call that is not sent again, with the reason for that where the user could not know it. */
+function explained(error: Error, { outcome, safe, wait, timeLeft, attempt, retries, budget }: Situation): Error {
+  if (outcome === 'unknown' && !safe) {
+    return new OutcomeUnknownError(reasonOf(error), { advice: 'It may or may not have run: look before you call it again, or mark the call `safe` if it may be repeated.', cause: error.cause });
+  }
+  if (attempt > retries || (outcome !== 'unknown' && outcome !== 'busy' && outcome !== 'not-sent')) return error;
+  if (wait > timeLeft) return saying(error, `The server asks to wait ${Math.round(wait)} ms, and the call has only ${Math.round(timeLeft)} ms left, so it was given up.`);
+  if (!budget) return saying(error, 'It was not sent again: the retry budget is empty, because too many calls fail (`retry.budget`).');
+  return error;
+}
+
+function saying(error: Error, more: string): Error {
+  const details = { advice: more, cause: error };
+  if (error instanceof RateLimitedError) return new RateLimitedError(error.message, { ...details, outcome: error.outcome, retryAfter: error.retryAfter });
+  if (error instanceof OutcomeUnknownError) return new OutcomeUnknownError(error.message, details);
+  if (error instanceof UnreachableError) return new UnreachableError(error.message, { ...details, permanent: true, retryAfter: error.retryAfter });
+  return error;
 }

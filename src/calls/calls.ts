@@ -1,0 +1,300 @@
+import { DeadlineError, type FailedOutcome, reasonOf, RepriseError } from '../errors.ts';
+import type { RateLimit, RetryBudget } from '../options.ts';
+import type { Backoff } from '../timers.ts';
+import { Budget } from './buckets.ts';
+import { Deadline, type DeadlineOptions, type Over } from './deadline.ts';
+import type { Answer, DurableCall, DurableCalls } from './durable.ts';
+import { Flight, type Leaving, type Waiter } from './flight.ts';
+import { Gate } from './gate.ts';
+import { type CallRecord, History } from './history.ts';
+import { CallMetrics, type MetricsSnapshot } from './metrics.ts';
+import { Reachability } from './reachability.ts';
+import { type Retry, retrying } from './retry.ts';
+import { outcomeOf } from './verdict.ts';
+
+/** What one attempt is made with. */
+export interface Attempt {
+  readonly signal: AbortSignal;
+  readonly onprogress?: ((progress: unknown) => void) | undefined;
+  /** The token of a stream that is to be taken up, instead of sending the request. */
+  readonly resumptionToken?: string | undefined;
+  readonly onresumptiontoken?: ((token: string) => void) | undefined;
+}
+
+/** A call, as its caller wants it. */
+export interface CallSpec extends DeadlineOptions {
+  readonly method: string;
+  /** What it is about, for the history: the name of the tool. */
+  readonly name: string | undefined;
+  readonly params: unknown;
+  /** Its name in errors. */
+  readonly what: string;
+  readonly onprogress: ((progress: unknown) => void) | undefined;
+  /** Whether progress starts its time afresh. */
+  readonly extends: boolean;
+  readonly safe: boolean;
+  readonly retry: Retry;
+  /** Calls with the same key are one request. */
+  readonly shareKey: string | undefined;
+  /** Whether it is a call of the user's, which counts. */
+  readonly counts: boolean;
+  /** Whether the next attempt waits for its turn: not where others wait for it, or it has one already. */
+  turn(): boolean;
+  /** What sets the total, for the error, where that is not `timeout.total`. */
+  readonly totalSaid?: string;
+  readonly durable: { readonly calls: DurableCalls; readonly call: DurableCall; revive(answer: Answer): unknown } | undefined;
+  send(attempt: Attempt): Promise<unknown>;
+}
+
+export interface CallsOptions {
+  readonly concurrency: number;
+  readonly rateLimit: RateLimit | undefined;
+  readonly budget: Required<RetryBudget>;
+  /** After so many attempts in a row that found nobody, calls fail at once. `Infinity`: never. */
+  readonly circuitFailures: number;
+  readonly pingBackoff: Backoff;
+  readonly history: { readonly size: number; readonly payloads: boolean };
+}
+
+/** What the calls need of the session below. */
+export interface CallsHost {
+  /** Runs what gives an attempt up, and says whether the server may have it, where that can be told. */
+  cancelling(abort: () => void, how: Leaving): 'sent' | 'not-sent' | undefined;
+  ping(): Promise<unknown>;
+  onRetry(info: { call: number; method: string; attempt: number; delay: number; reason: string }): void;
+  onCircuit(open: boolean, reason: string): void;
+  onSettled(record: CallRecord): void;
+}
+
+interface Shared {
+  readonly flight: Flight;
+  readonly result: Promise<unknown>;
+}
+
+/** The calls of a client: each is shared with those that ask the same, waits for its turn, and is sent again where it may be. */
+export class Calls {
+  readonly #options: CallsOptions;
+  readonly #host: CallsHost;
+  readonly #gate: Gate;
+  readonly #budget: Budget;
+  readonly #reachability: Reachability;
+  readonly #history: History;
+  readonly #metrics = new CallMetrics();
+  readonly #flights = new Map<Flight, Promise<unknown>>();
+  readonly #shared = new Map<string, Shared>();
+  #count = 0;
+  #pending = 0;
+
+  constructor(options: CallsOptions, host: CallsHost) {
+    this.#options = options;
+    this.#host = host;
+    this.#gate = new Gate(options.concurrency, options.rateLimit);
+    this.#budget = new Budget(options.budget);
+    this.#reachability = new Reachability({ failures: options.circuitFailures, backoff: options.pingBackoff }, host);
+    this.#history = new History(options.history.size);
+  }
+
+  get concurrency(): number {
+    return this.#options.concurrency;
+  }
+
+  history(): readonly CallRecord[] {
+    return this.#history.list();
+  }
+
+  metrics(): Pick<MetricsSnapshot, 'calls' | 'latency' | 'inFlight' | 'queueLength' | 'circuit'> {
+    return {
+      ...this.#metrics.snapshot(this.#pending),
+      inFlight: this.#gate.inside,
+      queueLength: this.#gate.waiting,
+      circuit: this.#reachability.circuitOpen ? 'open' : 'closed',
+    };
+  }
+
+  /** Whoever has a turn for several calls at once waits for it here. Returns what gives it back. */
+  async turn(signal: AbortSignal, left: number, what: string): Promise<() => void> {
+    if (!this.#gate.tryEnter()) await this.#gate.enter(signal, left, what);
+    return () => this.#gate.leave();
+  }
+
+  /** Makes a call. Settles with its answer, or with an error that says what became of it, when its time is over at the latest. */
+  run(spec: CallSpec): Promise<unknown> {
+    const call = ++this.#count;
+    const { signal } = spec;
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    if (spec.counts) this.#budget.deposit();
+    const { flight, result, shared } = this.#take(spec, call);
+    const startedAt = Date.now();
+    const start = performance.now();
+    if (spec.counts) this.#pending++;
+    return new Promise((resolve, reject) => {
+      const settle = (outcome: CallRecord['outcome'], more: Pick<CallRecord, 'isError' | 'code' | 'error' | 'result'>): void => {
+        if (!spec.counts) return;
+        this.#pending--;
+        const { method, name, params } = spec;
+        const { payloads } = this.#options.history;
+        this.#note({
+          call,
+          method,
+          ...(name === undefined ? {} : { name }),
+          startedAt,
+          duration: performance.now() - start,
+          attempts: shared ? 0 : flight.attempts,
+          outcome,
+          ...(shared ? { shared } : {}),
+          ...(more.isError ? { isError: true } : {}),
+          ...(more.code === undefined ? {} : { code: more.code }),
+          ...(more.error === undefined ? {} : { error: more.error }),
+          ...(payloads ? { params, ...(more.result === undefined ? {} : { result: more.result }) } : {}),
+        });
+      };
+      const fail = (error: unknown, outcome: CallRecord['outcome']): void => {
+        const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+        settle(outcome, { error: String(message ?? error), ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}) });
+        reject(error);
+      };
+      const deadline = new Deadline(spec, (over) => {
+        // What is durable goes on without its caller, unless the caller does not want it any more.
+        const how = spec.durable && over.by !== 'signal' ? 'detach' : 'tell';
+        const { waiting } = flight;
+        const outcome = flight.leave(waiter, over.by === 'signal' ? over.reason : new Error('Request timed out'), how);
+        fail(over.by === 'signal' ? over.reason : late(spec, flight, over, outcome, waiting), outcome);
+      });
+      const waiter: Waiter = {
+        get left() {
+          return deadline.left;
+        },
+        progress: (progress) => {
+          if (spec.extends) deadline.progress();
+          spec.onprogress?.(progress);
+        },
+      };
+      flight.join(waiter);
+      result.then(
+        (value) => {
+          if (!flight.leaves(waiter)) return;
+          deadline.dispose();
+          settle('answered', { isError: (value as { isError?: unknown } | undefined)?.isError === true, result: value });
+          resolve(value);
+        },
+        (error: unknown) => {
+          if (!flight.leaves(waiter)) return;
+          deadline.dispose();
+          fail(error, failedOutcome(error, flight));
+        },
+      );
+    });
+  }
+
+  /** A call that needed no request. */
+  noteCached(method: string): void {
+    this.#note({ call: ++this.#count, method, startedAt: Date.now(), duration: 0, attempts: 0, outcome: 'answered' });
+  }
+
+  /** The client connects (again). */
+  open(): void {
+    this.#reachability.open();
+  }
+
+  /** The client is closed: whoever waits fails, and nobody is asked any more. */
+  close(): void {
+    this.#reachability.close();
+    for (const flight of this.#flights.keys()) flight.close();
+  }
+
+  /** Resolves when nothing is under way any more: after {@link close}, and once the session below is closed. */
+  async idle(): Promise<void> {
+    await Promise.allSettled(this.#flights.values());
+  }
+
+  /** The flight that a call goes with: another's for the same, or one of its own. */
+  #take(spec: CallSpec, call: number): Shared & { readonly shared: boolean } {
+    const { shareKey } = spec;
+    const there = shareKey === undefined ? undefined : this.#shared.get(shareKey);
+    if (there?.flight.wanted) return { ...there, shared: true };
+    const flight = new Flight(spec.what, (abort, how) => this.#host.cancelling(abort, how));
+    // A turn later: whoever wants it has joined by then.
+    const result = Promise.resolve().then(() => this.#fly(spec, flight, call));
+    const own = { flight, result };
+    this.#flights.set(flight, result);
+    if (shareKey !== undefined) this.#shared.set(shareKey, own);
+    const land = (): void => {
+      this.#flights.delete(flight);
+      if (shareKey !== undefined && this.#shared.get(shareKey) === own) this.#shared.delete(shareKey);
+    };
+    result.then(land, land);
+    return { ...own, shared: false };
+  }
+
+  async #fly(spec: CallSpec, flight: Flight, call: number): Promise<unknown> {
+    const { durable } = spec;
+    if (!durable) return this.#tries(spec, flight, call, {});
+    const answer = await durable.calls.run(durable.call, flight, {
+      send: (onresumptiontoken) => this.#tries(spec, flight, call, { onresumptiontoken }),
+      join: (resumptionToken, onresumptiontoken) => this.#tries({ ...spec, safe: false }, flight, call, { onresumptiontoken, resumptionToken }),
+    });
+    return durable.revive(answer);
+  }
+
+  #tries(spec: CallSpec, flight: Flight, call: number, tokens: Pick<Attempt, 'resumptionToken' | 'onresumptiontoken'>): Promise<unknown> {
+    const { safe, retry, method, onprogress } = spec;
+    const attempt = async (): Promise<unknown> => {
+      this.#reachability.check(spec.what);
+      const turn = spec.turn();
+      if (turn && !this.#gate.tryEnter()) await flight.wait(`waited for its turn (${this.#gate.inside} in flight)`, (signal) => this.#gate.enter(signal, flight.left, spec.what));
+      try {
+        const result = await flight.attempt((signal) => spec.send({ signal, ...tokens, ...(onprogress ? { onprogress: (progress: unknown) => flight.progress(progress) } : {}) }));
+        this.#reachability.up();
+        return result;
+      } catch (error) {
+        this.#heard(error, flight);
+        throw error;
+      } finally {
+        if (turn) this.#gate.leave();
+      }
+    };
+    return retrying(attempt, {
+      flight,
+      safe,
+      retry,
+      budget: this.#budget,
+      reachability: this.#reachability,
+      onRetry: (info) => this.#host.onRetry({ call, method, ...info }),
+    });
+  }
+
+  /** Only who cannot be reached counts as away: an error of the server is a sign of life. */
+  #heard(error: unknown, flight: Flight): void {
+    if (flight.signal.aborted) return;
+    const outcome = outcomeOf(error);
+    if (outcome === 'not-sent') this.#reachability.down(error as Error);
+    else if (outcome === 'answered' || outcome === 'busy' || outcome === 'refused' || outcome === 'lost') this.#reachability.up();
+  }
+
+  #note(record: CallRecord): void {
+    this.#history.add(record);
+    this.#metrics.add(record);
+    this.#host.onSettled(record);
+  }
+}
+
+function failedOutcome(error: unknown, { attempts }: Flight): CallRecord['outcome'] {
+  if (error instanceof RepriseError) return error.outcome ?? 'not-sent';
+  // Bad input, found before anything was sent.
+  if (attempts === 0 && (error instanceof TypeError || error instanceof RangeError)) return 'not-sent';
+  return outcomeOf(error) === 'refused' ? 'refused' : 'answered';
+}
+
+function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal' }>, outcome: FailedOutcome, waiting: string | undefined): DeadlineError {
+  const { lastFailure } = flight;
+  const setBy = over.by === 'total' ? (spec.totalSaid ?? 'timeout.total') : spec.method === 'initialize' ? 'timeout.connect' : 'timeout.call';
+  const last = lastFailure ? ` The last attempt failed: ${reasonOf(lastFailure)}` : '';
+  return new DeadlineError(`${spec.what} was not answered within ${over.limit} ms (${setBy}).`, { advice: became() + last, outcome, timeout: over.limit, cause: lastFailure });
+
+  function became(): string {
+    if (outcome === 'not-sent') return `It was not sent${waiting === undefined ? '.' : `: it ${waiting}.`}`;
+    if (spec.durable) return 'It was sent and may still be running: call it again with the same `callId` to get its answer.';
+    if (flight.wanted) return 'It was sent, and another caller who asked for the same still waits for it.';
+    return 'It was sent and may or may not have run; the server was told that it is cancelled.';
+  }
+}
