@@ -1,31 +1,27 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
-import type { ProgressCallback, RequestOptions } from '@modelcontextprotocol/sdk/shared/protocol.js';
+import type { RequestOptions } from '@modelcontextprotocol/sdk/shared/protocol.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
-import { type ListToolsResult, ListToolsResultSchema, McpError } from '@modelcontextprotocol/sdk/types.js';
-import { type BatchContext, type BatchOptions, type BatchRequest, runBatch, type SettledResults } from './batch.ts';
+import { type ListToolsResult, ListToolsResultSchema } from '@modelcontextprotocol/sdk/types.js';
+import { type BatchOptions, type BatchRequest, runBatch, type SettledResults } from './batch.ts';
 import { Calls } from './calls/calls.ts';
-import { type Answer, DurableCalls } from './calls/durable.ts';
 import type { CallRecord } from './calls/history.ts';
 import type { MetricsSnapshot } from './calls/metrics.ts';
 import { onAbort } from './calls/signals.ts';
 import { ToolList } from './calls/tool-list.ts';
-import { isSafeMethod, isShared } from './calls/verdict.ts';
-import { canonical } from './canonical.ts';
 import { asyncDispose } from './dispose.ts';
 import { ClosedError } from './errors.ts';
 import { checkCallSettings, checkConnectOptions, sessionOptionsOf } from './checks.ts';
 import { type CallSettings, type ConnectOptions, DEFAULTS, type Target } from './options.ts';
+import { Planner, type Send } from './plan.ts';
 import type { SessionEmitter } from './session/events.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
-import { LONGEST_TIMER } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
 export interface CallOptions extends RequestOptions, CallSettings {}
 
 type Request = Parameters<Client['request']>[0];
-type Send = (request: Request, schema: unknown, options: RequestOptions) => Promise<unknown>;
 
 /**
  * The SDK's `Client`, over a session that survives. Every verb works as in the SDK; a call that can be saved is saved, and one that
@@ -38,14 +34,11 @@ export class ResilientClient extends Client {
   readonly #session: SessionTransport;
   readonly #calls: Calls;
   readonly #tools: ToolList;
-  readonly #send: Send;
+  readonly #planner: Planner;
   /** The last close, which may be under way. */
   #leaving: Promise<void> = Promise.resolve();
   /** Answers the SDK's next `tools/list`, which must not go over the wire. */
   #knownTools: ListToolsResult | undefined;
-  /** What the calls of a batch have in common, by the options that they are made with. */
-  readonly #batches = new WeakMap<CallOptions, BatchContext>();
-  readonly #schemas = new Numbers();
 
   /** @throws TypeError or RangeError for a target or an option that makes no sense */
   constructor(target: Target, options: ConnectOptions = {}) {
@@ -79,7 +72,8 @@ export class ResilientClient extends Client {
       },
     );
     // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.
-    this.#send = super.request.bind(this) as Send;
+    const send = super.request.bind(this) as Send;
+    this.#planner = new Planner({ options, session, tools: this.#tools, send });
     this.request = ((request: Request, schema: unknown, callOptions?: CallOptions) => this.#call(request, schema, callOptions ?? {})) as Client['request'];
   }
 
@@ -125,7 +119,7 @@ export class ResilientClient extends Client {
       calls: this.#calls,
       session: this.#session,
       timeout: { call: DEFAULTS.timeout.call, total: DEFAULTS.timeout.total, ...this.#options.timeout },
-      enrol: (callOptions, context) => this.#batches.set(callOptions, context),
+      enrol: (callOptions, context) => this.#planner.enrol(callOptions, context),
     });
   }
 
@@ -231,130 +225,25 @@ export class ResilientClient extends Client {
   async #call(request: Request, schema: unknown, options: CallOptions): Promise<unknown> {
     const { method, params } = request;
     if (this.#knownTools && method === 'tools/list') return this.#knownTools;
-    const what = describeRequest(request);
     // What the SDK would say by a plain Error.
-    if (!this.transport) throw new ClosedError('The client is not connected.', { advice: `${what} was not sent: connect first.`, outcome: 'not-sent' });
+    if (!this.transport) throw new ClosedError('The client is not connected.', { advice: `${describeRequest(request)} was not sent: connect first.`, outcome: 'not-sent' });
     checkCallSettings(options);
-    const asksTools = method === 'tools/list' && schema === ListToolsResultSchema;
     const cursor = (params as { cursor?: unknown } | undefined)?.cursor;
-    const { toolListTtl = DEFAULTS.toolListTtl } = this.#options;
-    if (asksTools && cursor === undefined && toolListTtl !== false && options.cache !== false) {
-      const known = this.#tools.within(toolListTtl);
-      if (known) {
-        options.signal?.throwIfAborted();
-        this.#calls.noteCached(method);
-        return known;
-      }
+    const listsTools = method === 'tools/list' && schema === ListToolsResultSchema;
+    const known = listsTools && cursor === undefined && options.cache !== false ? this.#knownList() : undefined;
+    if (known) {
+      options.signal?.throwIfAborted();
+      this.#calls.noteCached(method);
+      return known;
     }
-
-    const { safe: marked, callId, retry = this.#options.retry, timeout, maxTotalTimeout, cache: _, signal, onprogress, resetTimeoutOnProgress = true, ...rest } = options;
-    const batch = this.#batches.get(options);
-    const { safe, shared } = this.#nature(request, marked);
-    const isHandshake = method === 'initialize';
-    const name = nameOf(params);
-    const result = await this.#calls.run({
-      method,
-      name,
-      params,
-      what,
-      ...this.#limits(isHandshake, timeout, maxTotalTimeout, batch),
-      signal,
-      onprogress: onprogress as ((progress: unknown) => void) | undefined,
-      extends: resetTimeoutOnProgress,
-      safe,
-      retry: retry === false ? false : { ...DEFAULTS.retry, ...this.#options.retry, ...retry },
-      shareKey: callId === undefined ? (shared && !batch?.seat && isPlain(rest) ? this.#shareKey(request, schema, onprogress) : undefined) : `call ${callId}`,
-      counts: !isHandshake,
-      turn: () => !isHandshake && method !== 'ping' && !(batch?.seat && !batch.seat.taken),
-      durable: callId === undefined ? undefined : this.#durable(callId, request, schema, safe),
-      send: ({ onprogress: onProgress, signal: attemptSignal, ...tokens }) => {
-        const attempt: RequestOptions = {
-          ...rest,
-          ...definedOf(tokens),
-          signal: attemptSignal,
-          // The deadline is ours: the SDK's timer must never be the first.
-          timeout: LONGEST_TIMER,
-          ...(onProgress ? { onprogress: onProgress as ProgressCallback } : {}),
-        };
-        const send = (): Promise<unknown> => this.#send(request, schema, attempt);
-        return batch?.seat && !batch.seat.taken ? batch.seat.take(send) : send();
-      },
-    });
-    if (asksTools) this.#tools.note(cursor, result as ListToolsResult);
+    const result = await this.#calls.run(this.#planner.plan(request, schema, options));
+    if (listsTools) this.#tools.note(cursor, result as ListToolsResult);
     return result;
   }
 
-  /** Whether a request may be repeated, and whether one answer does for all who ask for it at the same time. */
-  #nature({ method, params }: Request, marked: boolean | undefined): { readonly safe: boolean; readonly shared: boolean } {
-    if (method !== 'tools/call') return { safe: marked ?? isSafeMethod(method), shared: isShared(method) };
-    const name = String((params as { name?: unknown } | undefined)?.name);
-    const { trustAnnotations = false } = this.#options;
-    const safe = marked ?? (trustAnnotations && this.#tools.isRepeatable(name));
-    return { safe, shared: safe && (marked === true || this.#tools.isReadOnly(name)) };
-  }
-
-  #limits(isHandshake: boolean, timeout: number | undefined, maxTotalTimeout: number | undefined, batch: BatchContext | undefined): { call: number; total: number; totalSaid?: string } {
-    const { connect, call: usual, total } = { ...DEFAULTS.timeout, ...this.#options.timeout };
-    const call = timeout ?? (isHandshake ? connect : usual);
-    const all = maxTotalTimeout ?? (isHandshake ? call : Math.max(call, total));
-    if (!batch) return { call, total: all };
-    const left = Math.max(1, batch.endsAt - performance.now());
-    return left < all ? { call: Math.min(call, left), total: left, totalSaid: `the ${batch.timeout} ms of its batch` } : { call, total: all };
-  }
-
-  #shareKey({ method, params }: Request, schema: unknown, onprogress: unknown): string {
-    return `${method} ${this.#schemas.of(schema)} ${onprogress ? 'with' : 'without'} progress ${canonical(params) ?? ''}`;
-  }
-
-  #durable(callId: string, { method, params }: Request, schema: unknown, safe: boolean) {
-    const { store, ttl = DEFAULTS.ttl } = this.#options;
-    const { key } = this.#session.session;
-    if (!store || key === undefined) {
-      throw new TypeError('callId makes a call durable, which needs a `store`, a server over HTTP, and with an `authProvider` a `principal`');
-    }
-    const warn = (error: Error): void => this.#session.tell('warning', error);
-    return {
-      calls: new DurableCalls({ store, prefix: `${key.replace(/^session/, 'call')}/`, ttl, warn }),
-      call: { callId, method, params, safe },
-      revive: (answer: Answer): unknown => revived(answer, schema),
-    };
-  }
-}
-
-/** The answer of a durable call as its caller would have got it from the server. */
-function revived(answer: Answer, schema: unknown): unknown {
-  if ('result' in answer) return (schema as { parse(value: unknown): unknown }).parse(answer.result);
-  const { code, message, data } = answer.error;
-  // The SDK puts this in front of what the server says.
-  return Promise.reject(new McpError(code, message.replace(`MCP error ${code}: `, ''), data));
-}
-
-/** Whether a call has no options of the SDK's that make it its caller's own: tasks, related requests, tokens. */
-function isPlain(rest: RequestOptions): boolean {
-  return Object.values(rest).every((value) => value === undefined);
-}
-
-function definedOf<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(value).filter(([, each]) => each !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> };
-}
-
-/** What a request is about, for the history. */
-function nameOf(params: unknown): string | undefined {
-  const { name, uri } = (params ?? {}) as { name?: unknown; uri?: unknown };
-  const about = name ?? uri;
-  return typeof about === 'string' ? about.slice(0, 200) : undefined;
-}
-
-/** Gives each object a number of its own. */
-class Numbers {
-  readonly #numbers = new WeakMap<object, number>();
-  #count = 0;
-
-  of(value: unknown): number {
-    if (typeof value !== 'object' || value === null) return 0;
-    let number = this.#numbers.get(value);
-    if (number === undefined) this.#numbers.set(value, (number = ++this.#count));
-    return number;
+  #knownList(): ListToolsResult | undefined {
+    const { toolListTtl = DEFAULTS.toolListTtl } = this.#options;
+    return toolListTtl === false ? undefined : this.#tools.within(toolListTtl);
   }
 }
 

@@ -239,7 +239,7 @@ export class Calls {
   #tries(spec: CallSpec, flight: Flight, call: number, tokens: Pick<Attempt, 'resumptionToken' | 'onresumptiontoken'>): Promise<unknown> {
     const { safe, retry, method, onprogress } = spec;
     const attempt = async (): Promise<unknown> => {
-      this.#reachability.check(spec.what);
+      if (spec.counts) this.#reachability.check(spec.what);
       const turn = spec.turn();
       if (turn && !this.#gate.tryEnter()) await flight.wait(`waited for its turn (${this.#gate.inside} in flight)`, (signal) => this.#gate.enter(signal, flight.left, spec.what));
       try {
@@ -247,7 +247,7 @@ export class Calls {
         this.#reachability.up();
         return result;
       } catch (error) {
-        this.#heard(error, flight);
+        if (spec.counts) this.#heard(error, flight);
         throw error;
       } finally {
         if (turn) this.#gate.leave();
@@ -257,7 +257,8 @@ export class Calls {
       flight,
       safe,
       retry,
-      budget: this.#budget,
+      // A handshake is for all calls, and nothing can be asked before it.
+      budget: spec.counts ? this.#budget : UNLIMITED,
       reachability: this.#reachability,
       onRetry: (info) => this.#host.onRetry({ call, method, ...info }),
     });
@@ -277,6 +278,8 @@ export class Calls {
     this.#host.onSettled(record);
   }
 }
+
+const UNLIMITED = new Budget({ tokens: Number.POSITIVE_INFINITY, ratio: 0 });
 
 function failedOutcome(error: unknown, { attempts }: Flight): CallRecord['outcome'] {
   if (error instanceof RepriseError) return error.outcome ?? 'not-sent';
