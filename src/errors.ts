@@ -36,6 +36,13 @@ export abstract class RepriseError extends Error {
 export class OutcomeUnknownError extends RepriseError {
   readonly code = 'OUTCOME_UNKNOWN';
   readonly outcome = 'unknown';
+  /** How long the server asked to wait (the `Retry-After` of a 503), in milliseconds. */
+  readonly retryAfter: number | undefined;
+
+  constructor(reason: string, details: ErrorDetails & { retryAfter?: number | undefined } = {}) {
+    super(reason, details);
+    this.retryAfter = details.retryAfter;
+  }
 }
 
 /** The server could not be reached; nothing was sent. */

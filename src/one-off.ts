@@ -21,10 +21,11 @@ export async function callTool(target: Target, name: string, args?: Readonly<Rec
   if (typeof name !== 'string' || name === '') throw new TypeError('callTool(target, name, args?, options?): the second argument is the name of the tool');
   if (args !== undefined && (typeof args !== 'object' || args === null || Array.isArray(args))) throw new TypeError('callTool(target, name, args?, options?): the arguments must be an object');
   const { safe, callId, onprogress, ...connectOptions } = options;
+  if (onprogress !== undefined && typeof onprogress !== 'function') throw new TypeError('onprogress must be a function');
+  if (callId !== undefined && !connectOptions.store) throw new TypeError('callId makes a call durable, which needs a `store`');
   const call = { ...(safe === undefined ? {} : { safe }), ...(callId === undefined ? {} : { callId }) };
   checkCallSettings(call);
-  // Nobody stays to hear notifications.
-  const client = new ResilientClient(target, { listen: false, ...connectOptions });
+  const client = oneOffClient(target, connectOptions);
   try {
     await client.connect();
     const { signal } = options;
@@ -57,29 +58,41 @@ export interface Health {
 /**
  * Asks a server for a sign of life, on the stored session where there is one. Does not throw for a server that is not well.
  *
- * @throws TypeError or RangeError for options that make no sense
+ * @throws TypeError or RangeError for options that make no sense; the reason of your own `signal`
  */
 export async function checkHealth(target: Target, options: ConnectOptions = {}): Promise<Health> {
-  const client = new ResilientClient(target, { listen: false, retry: false, ...options });
+  const { signal, retry = false } = options;
+  const client = oneOffClient(target, { ...options, retry });
   const start = performance.now();
   let error: Error | undefined;
   try {
     await client.connect();
-    await client.ping();
+    await client.ping(signal ? { signal } : undefined);
   } catch (failure) {
     error = failure instanceof Error ? failure : new Error(String(failure));
   }
   const latency = performance.now() - start;
   const { protocolVersion, resumed } = client.session;
   const server = client.getServerVersion();
-  const reset = client.metrics().resets > 0;
   await client.close();
-  const era = protocolVersion ?? [...supportedVersions(error)].sort().at(-1);
+  signal?.throwIfAborted();
+  const era = protocolVersion ?? supportedVersions(error).filter(isDate).sort().at(-1);
   return {
     ok: error === undefined,
     latency,
     ...(era === undefined ? {} : { era }),
     ...(server ? { server } : {}),
-    ...(error ? { error } : { session: resumed && !reset ? 'resumed' : 'new' }),
+    ...(error ? { error } : { session: resumed ? 'resumed' : 'new' }),
   };
+}
+
+/** Nobody stays to hear notifications. */
+function oneOffClient(target: Target, options: ConnectOptions): ResilientClient {
+  const { listen = false } = options;
+  return new ResilientClient(target, { ...options, listen });
+}
+
+/** Versions of the protocol are days. */
+function isDate(version: string): boolean {
+  return /^\d{4}-\d\d-\d\d$/.test(version);
 }

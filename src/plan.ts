@@ -47,7 +47,7 @@ export class Planner {
     const batch = this.#batches.get(options);
     const { safe, shared } = this.#nature(request, marked);
     const isHandshake = method === 'initialize';
-    const shareKey = shared && !batch?.seat && isPlain(rest) ? this.#shareKey(request, schema, onprogress) : undefined;
+    const shareKey = shared && !batch?.seat && isPlain(rest) ? `${safe} ${canonical(retry)} ${this.#shareKey(request, schema, onprogress)}` : undefined;
     return {
       method,
       name: nameOf(params),

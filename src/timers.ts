@@ -3,40 +3,45 @@
  */
 export const LONGEST_TIMER = 2 ** 31 - 1;
 
+/** A delay that a timer can hold. In whole ms, up: cut off, it would end too early. */
+function fit(delay: number): number {
+  return Math.ceil(Math.min(Math.max(delay, 0), LONGEST_TIMER));
+}
+
 /** Runs `task` once after `delay` ms. Returns a function that stops it. */
 export function after(delay: number, task: () => void): () => void {
-  const timer = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST_TIMER));
+  const timer = setTimeout(task, fit(delay));
   return () => clearTimeout(timer);
 }
 
 /** Like {@link after}, but the process may exit before it fires: for housekeeping that is worth nothing after the exit. */
 export function afterIdle(delay: number, task: () => void): () => void {
-  const timer: unknown = setTimeout(task, Math.min(Math.max(delay, 0), LONGEST_TIMER));
+  const timer: unknown = setTimeout(task, fit(delay));
   (timer as { unref?: () => void }).unref?.();
   return () => clearTimeout(timer as number);
 }
 
 /** A signal that aborts after `delay` ms. It does not keep the process alive. */
 export function expiring(delay: number): AbortSignal {
-  return AbortSignal.timeout(delay);
+  return AbortSignal.timeout(fit(delay));
 }
 
 /** Resolves after `delay` ms, or rejects with the signal's reason as soon as it aborts. */
-export function sleep(delay: number, signal: AbortSignal): Promise<void> {
+export function sleep(delay: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) {
+    if (signal?.aborted) {
       reject(signal.reason);
       return;
     }
     const stop = after(delay, () => {
-      signal.removeEventListener('abort', onAbort);
+      signal?.removeEventListener('abort', onAbort);
       resolve();
     });
     const onAbort = (): void => {
       stop();
-      reject(signal.reason);
+      reject(signal?.reason);
     };
-    signal.addEventListener('abort', onAbort, { once: true });
+    signal?.addEventListener('abort', onAbort, { once: true });
   });
 }
 

@@ -1,5 +1,8 @@
 import type { RateLimit, RetryBudget } from '../options.ts';
 
+/** What fractions leave short of a whole token is one. */
+const WHOLE = 1 - 1e-9;
+
 /** What `rateLimit` lets out: a bucket of `burst` tokens that fills by `perSecond` tokens each second. */
 export class TokenBucket {
   readonly #limit: RateLimit;
@@ -14,8 +17,7 @@ export class TokenBucket {
   /** Takes a token, if there is one. */
   take(): boolean {
     this.#fill();
-    // What a clock of fractions leaves short of a whole token is one.
-    if (this.#tokens < 1 - 1e-9) return false;
+    if (this.#tokens < WHOLE) return false;
     this.#tokens -= 1;
     return true;
   }
@@ -48,10 +50,10 @@ export class Budget {
   }
 
   get available(): boolean {
-    return this.#tokens >= 1;
+    return this.#tokens >= WHOLE;
   }
 
-  /** May leave a debt: what must be sent all the same is paid for by the calls to come. */
+  /** A call is sent again. */
   take(): void {
     this.#tokens -= 1;
   }

@@ -1,7 +1,8 @@
 import { DeadlineError, type FailedOutcome, reasonOf, RepriseError } from '../errors.ts';
 import type { RateLimit, RetryBudget } from '../options.ts';
-import type { Backoff } from '../timers.ts';
+import { type Backoff, sleep } from '../timers.ts';
 import { Budget } from './buckets.ts';
+import { copyOf } from './copy.ts';
 import { Deadline, type DeadlineOptions, type Over } from './deadline.ts';
 import type { Answer, DurableCall, DurableCalls } from './durable.ts';
 import { Flight, type Leaving, type Waiter } from './flight.ts';
@@ -52,7 +53,7 @@ export interface CallsOptions {
   readonly budget: Required<RetryBudget>;
   /** After so many attempts in a row that found nobody, calls fail at once. `Infinity`: never. */
   readonly circuitFailures: number;
-  readonly pingBackoff: Backoff;
+  readonly pingBackoff: Omit<Backoff, 'floor'>;
   readonly history: { readonly size: number; readonly payloads: boolean };
 }
 
@@ -69,6 +70,8 @@ export interface CallsHost {
 interface Shared {
   readonly flight: Flight;
   readonly result: Promise<unknown>;
+  /** Only while nothing has changed at the server: what comes later must not get an answer from before. */
+  readonly passing: boolean;
 }
 
 /** The calls of a client: each is shared with those that ask the same, waits for its turn, and is sent again where it may be. */
@@ -122,8 +125,8 @@ export class Calls {
     const call = ++this.#count;
     const { signal } = spec;
     if (signal?.aborted) return Promise.reject(signal.reason);
-    if (spec.counts) this.#budget.deposit();
     const { flight, result, shared } = this.#take(spec, call);
+    if (spec.counts && !shared) this.#budget.deposit();
     const startedAt = Date.now();
     const start = performance.now();
     if (spec.counts) this.#pending++;
@@ -145,20 +148,25 @@ export class Calls {
           ...(more.isError ? { isError: true } : {}),
           ...(more.code === undefined ? {} : { code: more.code }),
           ...(more.error === undefined ? {} : { error: more.error }),
-          ...(payloads ? { params, ...(more.result === undefined ? {} : { result: more.result }) } : {}),
+          ...(payloads ? { params: copyOf(params), ...(more.result === undefined ? {} : { result: copyOf(more.result) }) } : {}),
         });
       };
       const fail = (error: unknown, outcome: CallRecord['outcome']): void => {
-        const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-        settle(outcome, { error: String(message ?? error), ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}) });
+        const { code } = (error ?? {}) as { code?: unknown };
+        settle(outcome, { error: textOf(error), ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}) });
         reject(error);
       };
       const deadline = new Deadline(spec, (over) => {
-        // What is durable goes on without its caller, unless the caller does not want it any more.
-        const how = spec.durable && over.by !== 'signal' ? 'detach' : 'tell';
+        if (over.by === 'signal') {
+          const error = textOf(over.reason);
+          settle(flight.leave(waiter, new Error(error)), { error });
+          reject(over.reason);
+          return;
+        }
         const { waiting } = flight;
-        const outcome = flight.leave(waiter, over.by === 'signal' ? over.reason : new Error('Request timed out'), how);
-        fail(over.by === 'signal' ? over.reason : late(spec, flight, over, outcome, waiting), outcome);
+        // What is durable goes on without its caller.
+        const outcome = flight.leave(waiter, new Error('Request timed out'), spec.durable ? 'detach' : 'tell');
+        fail(late(spec, flight, over, outcome, waiting), outcome);
       });
       const waiter: Waiter = {
         get left() {
@@ -175,7 +183,7 @@ export class Calls {
           if (!flight.leaves(waiter)) return;
           deadline.dispose();
           settle('answered', { isError: (value as { isError?: unknown } | undefined)?.isError === true, result: value });
-          resolve(value);
+          resolve(shared ? copyOf(value) : value);
         },
         (error: unknown) => {
           if (!flight.leaves(waiter)) return;
@@ -189,6 +197,11 @@ export class Calls {
   /** A call that needed no request. */
   noteCached(method: string): void {
     this.#note({ call: ++this.#count, method, startedAt: Date.now(), duration: 0, attempts: 0, outcome: 'answered' });
+  }
+
+  /** Something may have changed at the server: an answer that is on its way may be from before, and is not for who asks from now on. */
+  changed(): void {
+    for (const [key, { passing }] of this.#shared) if (passing) this.#shared.delete(key);
   }
 
   /** The client connects (again). */
@@ -215,11 +228,12 @@ export class Calls {
     const flight = new Flight(spec.what, (abort, how) => this.#host.cancelling(abort, how));
     // A turn later: whoever wants it has joined by then.
     const result = Promise.resolve().then(() => this.#fly(spec, flight, call));
-    const own = { flight, result };
+    const own = { flight, result, passing: spec.durable === undefined };
     this.#flights.set(flight, result);
     if (shareKey !== undefined) this.#shared.set(shareKey, own);
     const land = (): void => {
       this.#flights.delete(flight);
+      if (!spec.safe && flight.outcome !== 'not-sent') this.changed();
       if (shareKey !== undefined && this.#shared.get(shareKey) === own) this.#shared.delete(shareKey);
     };
     result.then(land, land);
@@ -241,8 +255,11 @@ export class Calls {
     const attempt = async (): Promise<unknown> => {
       if (spec.counts) this.#reachability.check(spec.what);
       const turn = spec.turn();
-      if (turn && !this.#gate.tryEnter()) await flight.wait(`waited for its turn (${this.#gate.inside} in flight)`, (signal) => this.#gate.enter(signal, flight.left, spec.what));
+      const waited = `waited for its turn (${this.#gate.inside} in flight)`;
+      if (turn && !this.#gate.tryEnter()) await flight.wait(waited, (signal) => this.#gate.enter(signal, flight.left, spec.what));
       try {
+        // Of many whose time ends together one makes room for the next: what comes too late is not sent only to be cancelled.
+        if (flight.left <= 0) await flight.wait(waited, (signal) => sleep(0, signal));
         const result = await flight.attempt((signal) => spec.send({ signal, ...tokens, ...(onprogress ? { onprogress: (progress: unknown) => flight.progress(progress) } : {}) }));
         this.#reachability.up();
         return result;
@@ -281,6 +298,12 @@ export class Calls {
 
 const UNLIMITED = new Budget({ tokens: Number.POSITIVE_INFINITY, ratio: 0 });
 
+/** What an error says. A caller may give up for any reason at all, one that cannot be made a text among them. */
+function textOf(error: unknown): string {
+  if (error instanceof Error) return error.message;
+  return typeof error === 'string' ? error : 'it was given up';
+}
+
 function failedOutcome(error: unknown, { attempts }: Flight): CallRecord['outcome'] {
   if (error instanceof RepriseError) return error.outcome ?? 'not-sent';
   // Bad input, found before anything was sent.
@@ -298,6 +321,6 @@ function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal'
     if (outcome === 'not-sent') return `It was not sent${waiting === undefined ? '.' : `: it ${waiting}.`}`;
     if (spec.durable) return 'It was sent and may still be running: call it again with the same `callId` to get its answer.';
     if (flight.wanted) return 'It was sent, and another caller who asked for the same still waits for it.';
-    return 'It was sent and may or may not have run; the server was told that it is cancelled.';
+    return `It was sent and may or may not have run${waiting === undefined ? '; the server was told that it is cancelled' : ''}.`;
   }
 }

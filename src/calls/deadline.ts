@@ -20,6 +20,7 @@ export class Deadline {
   /** When the total is over, and when the call's own time is, on the clock of `performance.now()`. */
   readonly #endsAt: number;
   #dueAt = 0;
+  #over = false;
   #stop: () => void;
   readonly #release: () => void;
 
@@ -30,7 +31,8 @@ export class Deadline {
     this.#endsAt = performance.now() + options.total;
     this.#stop = this.#arm();
     const { signal } = options;
-    this.#release = signal ? onAbort(signal, () => this.#end({ by: 'signal', reason: signal.reason })) : () => {};
+    const onSignal = (): void => this.#end({ by: 'signal', reason: signal?.reason });
+    this.#release = !signal ? () => {} : signal.aborted ? after(0, onSignal) : onAbort(signal, onSignal);
   }
 
   /** The time that is left, in ms. */
@@ -38,14 +40,16 @@ export class Deadline {
     return Math.min(this.#dueAt, this.#endsAt) - performance.now();
   }
 
-  /** The call makes progress: it gets its time anew, within the total. */
+  /** The call makes progress: it gets its time anew, within the total, unless that is over. */
   progress(): void {
+    if (this.#over) return;
     this.#stop();
     this.#stop = this.#arm();
   }
 
   /** Lets go of the timer and of the caller's signal. */
   dispose(): void {
+    this.#over = true;
     this.#stop();
     this.#release();
   }

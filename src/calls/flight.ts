@@ -73,10 +73,11 @@ export class Flight {
   leave(waiter: Waiter, reason: unknown, how: Leaving = 'tell'): FailedOutcome {
     this.#waiters.delete(waiter);
     if (this.wanted || this.signal.aborted) return this.outcome;
-    this.cancelled = how === 'tell' && this.outcome === 'unknown';
     const cancelled = this.#giveUp(() => this.#end(reason), how);
     // An attempt that was not sent adds nothing to the earlier ones.
-    return cancelled === 'not-sent' && !this.mayHaveRun ? 'not-sent' : this.outcome;
+    if (cancelled === 'not-sent' && !this.mayHaveRun) this.outcome = 'not-sent';
+    this.cancelled = how === 'tell' && this.outcome === 'unknown';
+    return this.outcome;
   }
 
   /** It has landed: a waiter gets what came of it, unless it has left before. */
@@ -87,6 +88,8 @@ export class Flight {
   progress(progress: unknown): void {
     let failure: { readonly error: unknown } | undefined;
     for (const waiter of [...this.#waiters]) {
+      // What another one did on hearing it may have made this one leave.
+      if (!this.#waiters.has(waiter)) continue;
       try {
         waiter.progress(progress);
       } catch (error) {
@@ -114,6 +117,8 @@ export class Flight {
   /** An attempt failed. */
   note(outcome: Outcome, error: Error): void {
     this.mayHaveRun ||= outcome === 'unknown';
+    // By what error an attempt ends that was given up says nothing of what became of it.
+    if (this.signal.aborted && !this.mayHaveRun) return;
     this.outcome = this.mayHaveRun ? 'unknown' : 'not-sent';
     this.lastFailure = error;
   }

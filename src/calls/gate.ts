@@ -45,7 +45,7 @@ export class Gate {
    */
   enter(signal: AbortSignal, left: number, what: string): Promise<void> {
     const wait = this.#rate?.until(this.#queue.size + 1) ?? 0;
-    if (wait > left) {
+    if (wait > Math.max(left, 0)) {
       const error = new RateLimitedError(`${what} would have to wait ${Math.round(wait)} ms for its turn (\`rateLimit\`), and has only ${Math.round(left)} ms.`, {
         advice: 'It was not sent; it can be made again later, or with more time.',
         outcome: 'not-sent',

@@ -13,8 +13,11 @@ export interface ReachabilityOptions {
   /** After so many attempts in a row that found nobody the circuit opens; `Infinity`: never. */
   readonly failures: number;
   /** Between two pings. */
-  readonly backoff: Backoff;
+  readonly backoff: Omit<Backoff, 'floor'>;
 }
+
+/** Jitter leaves half of it, so that luck cannot make a crowd of pings. */
+const FLOOR = 0.5;
 
 /**
  * Whether the server can be reached: not whether it is slow, or sick, or says no. A call that found nobody there waits here for news
@@ -33,6 +36,8 @@ export class Reachability {
   #pings = 0;
   #stopPinging: (() => void) | undefined;
   #pinging = false;
+  /** When somebody asked last, on the clock of `performance.now()`: a call that finds nobody is as good as a ping. */
+  #askedAt = 0;
   #closed = false;
 
   constructor(options: ReachabilityOptions, host: ReachabilityHost) {
@@ -45,11 +50,17 @@ export class Reachability {
     return this.#open;
   }
 
+  /** Whether somebody waits for news of the server, so that it is asked for already. */
+  get awaited(): boolean {
+    return this.#parked > 0;
+  }
+
   /** The client connects, to a server of which nothing is known. */
   open(): void {
     this.#closed = false;
     this.#failures = 0;
-    this.#open = false;
+    this.#pings = 0;
+    this.#closeCircuit('the client connects anew');
   }
 
   /** Throws where the circuit is open. */
@@ -65,10 +76,7 @@ export class Reachability {
   up(): void {
     this.#failures = 0;
     this.#pings = 0;
-    if (this.#open) {
-      this.#open = false;
-      this.#host.onCircuit(false, 'the server answers again');
-    }
+    this.#closeCircuit('the server answers again');
     this.#stop();
     if (this.#waiters.size === 0) return;
     const waiters = [...this.#waiters];
@@ -80,6 +88,7 @@ export class Reachability {
   down(error: Error): void {
     this.#failures++;
     this.#lastError = error;
+    this.#askedAt = performance.now();
     if (this.#open || this.#failures < this.#options.failures) return;
     this.#open = true;
     this.#host.onCircuit(true, reasonOf(error));
@@ -136,12 +145,21 @@ export class Reachability {
 
   #ask(): void {
     if (this.#stopPinging || this.#pinging || !this.#needed) return;
+    this.#askedAt = performance.now();
+    this.#pingAfter(backoffDelay({ ...this.#options.backoff, floor: FLOOR }, this.#pings++));
+  }
+
+  /** Pings when nobody has asked for `quiet` ms. */
+  #pingAfter(quiet: number): void {
     // A process that has nothing else to do need not stay for this: calls that wait have timers of their own.
-    this.#stopPinging = afterIdle(backoffDelay(this.#options.backoff, this.#pings++), () => void this.#ping());
+    this.#stopPinging = afterIdle(this.#askedAt + quiet - performance.now(), () => {
+      this.#stopPinging = undefined;
+      if (performance.now() < this.#askedAt + quiet) this.#pingAfter(quiet);
+      else void this.#ping();
+    });
   }
 
   async #ping(): Promise<void> {
-    this.#stopPinging = undefined;
     this.#pinging = true;
     try {
       await this.#host.ping();
@@ -155,6 +173,12 @@ export class Reachability {
       this.#pinging = false;
       this.#ask();
     }
+  }
+
+  #closeCircuit(reason: string): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#host.onCircuit(false, reason);
   }
 
   #stop(): void {

@@ -1,5 +1,5 @@
 import pRetry from 'p-retry';
-import { OutcomeUnknownError, RateLimitedError, reasonOf, RefusedError, RepriseError, UnreachableError } from '../errors.ts';
+import { OutcomeUnknownError, RateLimitedError, reasonOf, RepriseError, UnreachableError } from '../errors.ts';
 import type { RetryOptions } from '../options.ts';
 import { backoffDelay, sleep } from '../timers.ts';
 import type { Budget } from './buckets.ts';
@@ -41,12 +41,17 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
           retries: retry ? retry.retries : 0,
           wait: retryAfterOf(error),
           timeLeft: flight.left,
-          budget: budget.available,
+          // Where one call asks for the server on behalf of all, no token is spent on asking too.
+          budget: budget.available && !(outcome === 'not-sent' && reachability.awaited),
         };
         const { next } = verdictOn(situation);
         if (next === 'park') {
           onRetry({ attempt: attemptNumber, delay: Number.POSITIVE_INFINITY, reason: reasonOf(error) });
-          await flight.wait('waited for the server to come back', (signal) => reachability.park(signal));
+          await flight.wait('waited for the server to come back', async (signal) => {
+            // What the server asks for holds for the pings as well.
+            if (situation.wait > 0) await sleep(situation.wait, signal);
+            await reachability.park(signal);
+          });
           return true;
         }
         if (next !== 'again') throw explained(error, situation);
@@ -68,16 +73,16 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
 }
 
 function retryAfterOf(error: Error): number {
-  const asked = error instanceof RateLimitedError || error instanceof RefusedError || error instanceof UnreachableError ? error.retryAfter : undefined;
-  return asked ?? 0;
+  return error instanceof RepriseError && 'retryAfter' in error && typeof error.retryAfter === 'number' ? error.retryAfter : 0;
 }
 
 /** The error of a call that is not sent again, with the reason for that where the user could not know it. */
 function explained(error: Error, { outcome, safe, wait, timeLeft, attempt, retries, budget }: Situation): Error {
   if (outcome === 'unknown' && !safe) {
-    return new OutcomeUnknownError(reasonOf(error), { advice: 'It may or may not have run: look before you call it again, or mark the call `safe` if it may be repeated.', cause: error.cause });
+    const advice = 'It may or may not have run: look before you call it again, or mark the call `safe` if it may be repeated.';
+    return new OutcomeUnknownError(reasonOf(error), { advice, cause: error.cause, ...(wait > 0 ? { retryAfter: wait } : {}) });
   }
-  if (attempt > retries || (outcome !== 'unknown' && outcome !== 'busy' && outcome !== 'not-sent')) return error;
+  if (attempt > retries || timeLeft <= 0 || (outcome !== 'unknown' && outcome !== 'busy' && outcome !== 'not-sent')) return error;
   if (wait > timeLeft) return saying(error, `The server asks to wait ${Math.round(wait)} ms, and the call has only ${Math.round(timeLeft)} ms left, so it was given up.`);
   if (!budget) return saying(error, 'It was not sent again: the retry budget is empty, because too many calls fail (`retry.budget`).');
   return error;
@@ -86,7 +91,7 @@ function explained(error: Error, { outcome, safe, wait, timeLeft, attempt, retri
 function saying(error: Error, more: string): Error {
   const details = { advice: more, cause: error };
   if (error instanceof RateLimitedError) return new RateLimitedError(error.message, { ...details, outcome: error.outcome, retryAfter: error.retryAfter });
-  if (error instanceof OutcomeUnknownError) return new OutcomeUnknownError(error.message, details);
+  if (error instanceof OutcomeUnknownError) return new OutcomeUnknownError(error.message, { ...details, retryAfter: error.retryAfter });
   if (error instanceof UnreachableError) return new UnreachableError(error.message, { ...details, permanent: true, retryAfter: error.retryAfter });
   return error;
 }

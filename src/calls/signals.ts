@@ -21,9 +21,8 @@ class Watch {
 
   readonly #onAbort = (): void => {
     this.#end();
-    const tasks = [...this.#tasks];
-    this.#tasks.clear();
-    for (const { run } of tasks) run();
+    // Not over a copy: a task may release those that come after it.
+    for (const { run } of this.#tasks) run();
   };
 
   #end(): void {

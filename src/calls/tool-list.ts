@@ -1,4 +1,5 @@
 import type { ListToolsResult } from '@modelcontextprotocol/sdk/types.js';
+import { copyOf } from './copy.ts';
 
 /** Keeps something with the session, and for as long as it lasts. */
 export interface ToolListHost {
@@ -19,6 +20,7 @@ export class ToolList {
   /** Which tools only look, and which may be called again, by their word. */
   readonly #readOnly = new Set<string>();
   readonly #repeatable = new Set<string>();
+  #changes = 0;
 
   constructor(host: ToolListHost) {
     this.#host = host;
@@ -29,7 +31,7 @@ export class ToolList {
     const kept = this.#kept();
     const age = kept ? Date.now() - kept.at : 0;
     // A clock that was set back says nothing of the age.
-    return kept && age >= 0 && age < ttl ? structuredClone(kept.result) : undefined;
+    return kept && age >= 0 && age < ttl ? copyOf(kept.result) : undefined;
   }
 
   /** The list as it was last, however long ago: what it says of answers holds until another is heard. */
@@ -37,14 +39,24 @@ export class ToolList {
     return this.#kept()?.result;
   }
 
-  /** The server gave a list. One in pages is not kept: the SDK validates by the last page only. */
-  note(cursor: unknown, result: ListToolsResult): void {
+  /**
+   * The server gave a list, which was asked for when there had been so many {@link changes}: one from before the last of them is not
+   * kept. Nor is one in pages: the SDK validates by the last page only.
+   */
+  note(cursor: unknown, result: ListToolsResult, changes: number): void {
     this.believe(result);
-    this.#host.remember(cursor === undefined && result.nextCursor === undefined ? ({ at: Date.now(), result } satisfies Kept) : undefined);
+    if (changes !== this.#changes) return;
+    this.#host.remember(cursor === undefined && result.nextCursor === undefined ? ({ at: Date.now(), result: copyOf(result) } satisfies Kept) : undefined);
+  }
+
+  /** How often it has changed. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** It has changed, and how is not known. */
   drop(): void {
+    this.#changes++;
     this.#host.remember(undefined);
   }
 

@@ -29,8 +29,8 @@ export function errorOf(ending: Ending, what: string): Error {
   }
 }
 
-function unknown(happened: string, cause?: unknown): OutcomeUnknownError {
-  return new OutcomeUnknownError(`${happened}.`, { advice: 'It may or may not have run: look before you call it again.', cause });
+function unknown(happened: string, cause?: unknown, retryAfter?: number): OutcomeUnknownError {
+  return new OutcomeUnknownError(`${happened}.`, { advice: 'It may or may not have run: look before you call it again.', cause, retryAfter });
 }
 
 function refusal(failure: HttpFailure, what: string): Error {
@@ -54,7 +54,7 @@ function refusal(failure: HttpFailure, what: string): Error {
     case 'refused':
       return new RefusedError(`The server refused ${what}: it answered ${said}.`, { advice: 'It did not run.', status, retryAfter });
     case 'unknown':
-      return unknown(`The server, or something before it, answered ${what} with ${said}`);
+      return unknown(`The server, or something before it, answered ${what} with ${said}`, undefined, retryAfter);
   }
 }
 

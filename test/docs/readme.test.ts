@@ -65,7 +65,7 @@ describe('the examples run as they are printed', () => {
 
   it('demo.ts shows that everything holds', async () => {
     const { code, output } = await run('examples/demo.ts');
-    expect(output).toContain('Everything held. 12 passed, 0 failed');
+    expect(output).toContain('Everything held. 15 passed, 0 failed');
     expect(code).toBe(0);
   });
 

@@ -1,0 +1,205 @@
+import { type ConflictError, reasonOf, StoreError } from '../errors.ts';
+import type { Store } from '../storage/store.ts';
+import { afterIdle, within } from '../timers.ts';
+
+/** The answer of a server, as it is kept: a result, or its error. */
+export type Answer = { readonly result: unknown } | { readonly error: { readonly code: number; readonly message: string; readonly data?: unknown } };
+
+/** What is known of a durable call, as it is stored. */
+export interface Entry {
+  readonly v: 1;
+  readonly method: string;
+  /** Of the method and its parameters: the same id must not be used for another call. */
+  readonly digest: string;
+  /** Unix time in ms after which it counts as forgotten; `null`: never. */
+  readonly expiresAt: number | null;
+  /** When somebody who waits for the answer last said so, Unix time in ms; 0: nobody waits for it any more. */
+  readonly seenAt: number;
+  /** By this the answer can be taken up. Absent: no event of it was seen. */
+  readonly token?: string;
+  /** The caller gave it up, and the server was told. */
+  readonly cancelled?: true;
+  readonly answer?: Answer;
+}
+
+/** What is at a call's place in the store; without an entry it is something that cannot be read. */
+export interface Found {
+  readonly entry: Entry | undefined;
+  readonly revision: string;
+}
+
+/** How often whoever waits for an answer says so, in ms. */
+export const BEAT = 1000;
+/** Of a call that still runs, this much is remembered at least, in ms: between two beats it must not be forgotten. */
+const LEAST_TTL = 10 * BEAT;
+const STORE_TIMEOUT = 3000;
+const MOST_CONFLICTS = 20;
+
+interface Place {
+  readonly store: Store;
+  readonly key: string;
+  /** How long the call is remembered, in ms. */
+  readonly ttl: number;
+  readonly method: string;
+  readonly digest: string;
+}
+
+/** The place of one durable call in the store. Every write is compare-and-set: others may have the same call in hand. */
+export class Page {
+  readonly #place: Place;
+
+  constructor(place: Place) {
+    this.#place = place;
+  }
+
+  /** Writes the entry of a new call; returns what is there if there is something that `yields` does not give up. */
+  async claim(yields: (found: Found) => boolean): Promise<Found | undefined> {
+    for (let i = 0; i < MOST_CONFLICTS; i++) {
+      const found = await this.read();
+      if (found && !isExpired(found) && !yields(found)) return found;
+      if (await this.#set({}, found?.revision ?? null)) return undefined;
+    }
+    throw new StoreError('its entry changes faster than it can be read');
+  }
+
+  async read(): Promise<Found | undefined> {
+    const { store, key } = this.#place;
+    const stored = await within(store.get(key), STORE_TIMEOUT);
+    return stored && { entry: parseEntry(stored.value), revision: stored.revision };
+  }
+
+  /** Whether it is the entry of this very call, and the answer is still to come. */
+  isOpen(found: Found | undefined): found is Found & { readonly entry: Entry } {
+    return found?.entry?.digest === this.#place.digest && !found.entry.answer;
+  }
+
+  /** Says that somebody waits for the answer (again). Of several who say so of what they found, one does it: `true`. */
+  async takeUp({ entry, revision }: Found): Promise<boolean> {
+    return this.#set({ ...entry }, revision);
+  }
+
+  /** Merges a change into the entry, unless the call is answered already. */
+  async update(change: Partial<Entry>): Promise<void> {
+    for (let i = 0; i < MOST_CONFLICTS; i++) {
+      const found = await this.read();
+      if (!this.isOpen(found) || (await this.#set({ ...found.entry, ...change }, found.revision, change.seenAt))) return;
+    }
+    throw new StoreError('its entry changes faster than it can be written');
+  }
+
+  /** Removes the entry, unless the call is answered; where it is given as `found`, unless anything has changed since. */
+  async remove(found?: Found): Promise<void> {
+    const { store, key } = this.#place;
+    const there = found ?? (await this.read());
+    if (this.isOpen(there)) await ignoringConflict(within(store.delete(key, there.revision), STORE_TIMEOUT));
+  }
+
+  /** Whether it was written: `false` where somebody else was quicker. */
+  async #set(entry: Partial<Entry>, expected: string | null, seenAt = Date.now()): Promise<boolean> {
+    const { store, key, ttl, method, digest } = this.#place;
+    const kept = entry.answer ? ttl : Math.max(ttl, LEAST_TTL);
+    const next: Entry = { ...entry, v: 1, method, digest, seenAt, expiresAt: Number.isFinite(kept) ? Date.now() + kept : null };
+    return (await ignoringConflict(within(store.set(key, JSON.stringify(next), expected), STORE_TIMEOUT))) !== undefined;
+  }
+}
+
+/**
+ * Keeps the page of a call for as long as this process waits for its answer: says so at every beat, and writes what is new. A store that
+ * fails is told once, and fails nothing.
+ */
+export class Scribe {
+  readonly #page: Page;
+  readonly #warn: (error: Error) => void;
+  #pending: Partial<Entry> = {};
+  #tokenNoted = false;
+  #queue: Promise<void> = Promise.resolve();
+  #stopBeating!: () => void;
+  #told = false;
+
+  constructor(page: Page, warn: (error: Error) => void) {
+    this.#page = page;
+    this.#warn = warn;
+    this.#beat();
+  }
+
+  /** The first one is written at once: by it the call can be taken up. For the others the next beat is soon enough: an older one only brings some events again. */
+  noteToken(token: string): void {
+    this.#pending = { ...this.#pending, token };
+    if (this.#tokenNoted) return;
+    this.#tokenNoted = true;
+    this.#flush();
+  }
+
+  /** The last word: this process waits for it no longer. */
+  async finish(change: Partial<Entry>): Promise<void> {
+    this.#stopBeating();
+    this.#pending = { ...this.#pending, ...change, seenAt: 0 };
+    this.#flush();
+    await this.#queue;
+  }
+
+  /** There was no such call. */
+  async strike(): Promise<void> {
+    this.#stopBeating();
+    this.#enqueue(() => this.#page.remove());
+    await this.#queue;
+  }
+
+  #beat(): void {
+    this.#stopBeating = afterIdle(BEAT, () => {
+      this.#flush();
+      this.#beat();
+    });
+  }
+
+  #flush(): void {
+    this.#enqueue(() => {
+      const change = this.#pending;
+      this.#pending = {};
+      return this.#page.update(change);
+    });
+  }
+
+  #enqueue(write: () => Promise<void>): void {
+    this.#queue = this.#queue.then(write).catch((error: unknown) => {
+      if (!this.#told) this.#warn(new StoreError(`The store failed (${whyOf(error)}): a durable call may not be found again.`, { cause: error }));
+      this.#told = true;
+    });
+  }
+}
+
+/** What a store of anybody's making says. */
+export function whyOf(error: unknown): string {
+  return error instanceof Error ? reasonOf(error) : String(error);
+}
+
+function isExpired({ entry }: Found): boolean {
+  return entry !== undefined && entry.expiresAt !== null && entry.expiresAt <= Date.now();
+}
+
+function parseEntry(text: string): Entry | undefined {
+  try {
+    const entry = JSON.parse(text) as Partial<Entry> | null;
+    const { v, digest, method, seenAt, expiresAt, token } = entry ?? {};
+    const valid =
+      v === 1 &&
+      typeof digest === 'string' &&
+      typeof method === 'string' &&
+      typeof seenAt === 'number' &&
+      (expiresAt === null || typeof expiresAt === 'number') &&
+      (token === undefined || typeof token === 'string');
+    return valid ? (entry as Entry) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined> {
+  try {
+    return await operation;
+  } catch (error) {
+    // By its code: the class may be that of another copy of this library.
+    if ((error as Partial<ConflictError> | undefined)?.code === 'CONFLICT') return undefined;
+    throw error;
+  }
+}
