@@ -1,6 +1,6 @@
 import type { Calls } from './calls/calls.ts';
 import { Gate } from './calls/gate.ts';
-import { onAbort } from './calls/signals.ts';
+import { onAbort } from './signals.ts';
 import { type BatchRequest, checkRequests, send, type SettledResults } from './batch-requests.ts';
 import { checkBatchOptions } from './checks.ts';
 import type { CallOptions, ResilientClient } from './client.ts';
@@ -54,7 +54,7 @@ export async function runBatch<T extends readonly BatchRequest[]>(client: Resili
   checkBatchOptions(options);
   checkRequests(requests);
   const { signal, wire, concurrency, timeout = Math.max(host.timeout.call, host.timeout.total) } = options;
-  const inArrays = wire === 'array' || (wire === undefined && host.session.takesArrays);
+  const inArrays = wire !== 'single' && host.session.takesArrays(wire === 'array');
   const together = inArrays ? Math.min(MOST_IN_ARRAY, concurrency ?? MOST_IN_ARRAY) : 1;
   const gate = new Gate(concurrency === undefined ? host.calls.concurrency : Math.floor(concurrency / together));
   const endsAt = performance.now() + timeout;

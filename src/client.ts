@@ -6,7 +6,7 @@ import { type BatchOptions, type BatchRequest, runBatch, type SettledResults } f
 import { Calls } from './calls/calls.ts';
 import type { CallRecord } from './calls/history.ts';
 import type { MetricsSnapshot } from './calls/metrics.ts';
-import { onAbort } from './calls/signals.ts';
+import { onAbort } from './signals.ts';
 import { ToolList } from './calls/tool-list.ts';
 import { asyncDispose } from './dispose.ts';
 import { ClosedError } from './errors.ts';
@@ -16,12 +16,16 @@ import { Planner, type Send } from './plan.ts';
 import type { SessionEmitter } from './session/events.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
+import type { UserChange, UserState } from './session/user-state.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
 export interface CallOptions extends RequestOptions, CallSettings {}
 
 type Request = Parameters<Client['request']>[0];
+
+/** By these a server tells that what it said before may not hold any more. */
+const CHANGED = /^notifications\/(.+\/list_changed|resources\/updated)$/;
 
 /**
  * The SDK's `Client`, over a session that survives. Every verb works as in the SDK; a call that can be saved is saved, and one that
@@ -60,7 +64,7 @@ export class ResilientClient extends Client {
         rateLimit: options.rateLimit,
         budget: retry?.budget === false ? { tokens: Number.POSITIVE_INFINITY, ratio: 0 } : { ...DEFAULTS.budget, ...retry?.budget },
         circuitFailures: options.circuitBreaker ? options.circuitBreaker.failures : Number.POSITIVE_INFINITY,
-        pingBackoff: { min, max, factor, floor: 0 },
+        pingBackoff: { min, max, factor },
         history: { ...DEFAULTS.history, ...options.history },
       },
       {
@@ -80,6 +84,23 @@ export class ResilientClient extends Client {
   /** The session as it stands now. */
   get session(): SessionInfo {
     return this.#session.session;
+  }
+
+  /**
+   * Changes what is kept with the session: `metadata`, and `data`, a small state object. With a store this is atomic among all
+   * processes, and it outlives them and the server's session, but not the `ttl`; without one it lasts as long as the client is connected.
+   *
+   * ```ts
+   * await client.update(({ data }) => ({ data: { ...data, page: Number(data.page ?? 0) + 1 } }));
+   * ```
+   *
+   * @param change - is told what is there, and returns what is to take its place; asked again where somebody else was quicker
+   * @returns the session, with what is kept now
+   * @throws TypeError or RangeError for what cannot be kept (JSON objects; `data` of at most 64 KB); ClosedError where the client is not
+   *   connected; StoreError when others were quicker every time
+   */
+  update(change: (session: UserState) => UserChange): Promise<SessionInfo> {
+    return this.#session.update(change);
   }
 
   /** What happens to the session and its calls. */
@@ -133,7 +154,9 @@ export class ResilientClient extends Client {
     await this.#leaving;
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
     this.#session.onmessage = (message) => {
-      if ('method' in message && message.method === 'notifications/tools/list_changed') this.#tools.drop();
+      if (!('method' in message)) return;
+      if (message.method === 'notifications/tools/list_changed') this.#tools.drop();
+      if (CHANGED.test(message.method)) this.#calls.changed();
     };
     this.#calls.open();
     // The SDK listens to a signal during the first half of the handshake only.
@@ -236,8 +259,9 @@ export class ResilientClient extends Client {
       this.#calls.noteCached(method);
       return known;
     }
+    const { changes } = this.#tools;
     const result = await this.#calls.run(this.#planner.plan(request, schema, options));
-    if (listsTools) this.#tools.note(cursor, result as ListToolsResult);
+    if (listsTools) this.#tools.note(cursor, result as ListToolsResult, changes);
     return result;
   }
 

@@ -59,7 +59,7 @@ export class Planner {
       extends: resetTimeoutOnProgress,
       safe,
       retry: retry === false ? false : { ...DEFAULTS.retry, ...usual, ...retry },
-      shareKey: callId === undefined ? shareKey : `call ${callId}`,
+      shareKey: callId === undefined ? shareKey : `call ${callId} ${this.#shareKey(request, schema, undefined)}`,
       counts: !isHandshake,
       turn: () => !isHandshake && method !== 'ping' && (batch?.seat?.taken ?? true),
       durable: callId === undefined ? undefined : this.#durable(callId, request, schema, safe),
@@ -73,7 +73,8 @@ export class Planner {
           // The deadline is ours: the SDK's timer must never be the first.
           timeout: LONGEST_TIMER,
         };
-        const send = (): Promise<unknown> => this.#context.send(request, schema, attempt);
+        // A durable answer is kept as it came, and held against the schema each time that it is handed over.
+        const send = (): Promise<unknown> => this.#context.send(request, callId === undefined ? schema : ANYTHING, attempt);
         return batch?.seat && !batch.seat.taken ? batch.seat.take(send) : send();
       },
     };
@@ -88,13 +89,13 @@ export class Planner {
     return { safe, shared: safe && (marked === true || this.#context.tools.isReadOnly(name)) };
   }
 
-  #limits(isHandshake: boolean, timeout: number | undefined, maxTotalTimeout: number | undefined, batch: BatchContext | undefined): { call: number; total: number; totalSaid?: string } {
+  #limits(isHandshake: boolean, timeout: number | undefined, maxTotalTimeout: number | undefined, batch: BatchContext | undefined): { call: number; total: number; batchTimeout?: number } {
     const { connect, call: usual, total } = { ...DEFAULTS.timeout, ...this.#context.options.timeout };
     const call = timeout ?? (isHandshake ? connect : usual);
     const all = maxTotalTimeout ?? (isHandshake ? call : Math.max(call, total));
     if (!batch) return { call, total: all };
     const left = Math.max(1, batch.endsAt - performance.now());
-    return left < all ? { call: Math.min(call, left), total: left, totalSaid: `the ${batch.timeout} ms of its batch` } : { call, total: all };
+    return left < all ? { call, total: left, batchTimeout: batch.timeout } : { call, total: all };
   }
 
   #shareKey({ method, params }: Request, schema: unknown, onprogress: unknown): string {
@@ -116,12 +117,15 @@ export class Planner {
   }
 }
 
+/** What the SDK asks of a schema, for one that everything fits. */
+const ANYTHING = { safeParse: (data: unknown) => ({ success: true, data }) };
+
 /** The answer of a durable call as its caller would have got it from the server. */
 function revived(answer: Answer, schema: unknown): unknown {
   if ('result' in answer) return (schema as { parse(value: unknown): unknown }).parse(answer.result);
   const { code, message, data } = answer.error;
   // The SDK puts this in front of what the server says.
-  return Promise.reject(new McpError(code, message.replace(`MCP error ${code}: `, ''), data));
+  return Promise.reject(McpError.fromError(code, message.replace(`MCP error ${code}: `, ''), data));
 }
 
 /** Whether a call has no options of the SDK's that make it its caller's own: tasks, related requests, tokens. */

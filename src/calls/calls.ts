@@ -41,8 +41,8 @@ export interface CallSpec extends DeadlineOptions {
   readonly counts: boolean;
   /** Whether the next attempt waits for its turn: not where others wait for it, or it has one already. */
   turn(): boolean;
-  /** What sets the total, for the error, where that is not `timeout.total`. */
-  readonly totalSaid?: string;
+  /** The time of the batch that it belongs to, in ms, where that sets the total. */
+  readonly batchTimeout?: number;
   readonly durable: { readonly calls: DurableCalls; readonly call: DurableCall; revive(answer: Answer): unknown } | undefined;
   send(attempt: Attempt): Promise<unknown>;
 }
@@ -134,6 +134,7 @@ export class Calls {
       const settle = (outcome: CallRecord['outcome'], more: Pick<CallRecord, 'isError' | 'code' | 'error' | 'result'>): void => {
         if (!spec.counts) return;
         this.#pending--;
+        if (!spec.safe && (outcome === 'answered' || outcome === 'unknown')) this.changed();
         const { method, name, params } = spec;
         const { payloads } = this.#options.history;
         this.#note({
@@ -233,7 +234,6 @@ export class Calls {
     if (shareKey !== undefined) this.#shared.set(shareKey, own);
     const land = (): void => {
       this.#flights.delete(flight);
-      if (!spec.safe && flight.outcome !== 'not-sent') this.changed();
       if (shareKey !== undefined && this.#shared.get(shareKey) === own) this.#shared.delete(shareKey);
     };
     result.then(land, land);
@@ -313,9 +313,12 @@ function failedOutcome(error: unknown, { attempts }: Flight): CallRecord['outcom
 
 function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal' }>, outcome: FailedOutcome, waiting: string | undefined): DeadlineError {
   const { lastFailure } = flight;
-  const setBy = over.by === 'total' ? (spec.totalSaid ?? 'timeout.total') : spec.method === 'initialize' ? 'timeout.connect' : 'timeout.call';
+  const setBy = over.by === 'total' ? 'timeout.total' : spec.method === 'initialize' ? 'timeout.connect' : 'timeout.call';
+  const ofBatch = over.by === 'total' ? spec.batchTimeout : undefined;
+  const timeout = ofBatch ?? over.limit;
+  const within = ofBatch === undefined ? `${timeout} ms (${setBy})` : `the ${timeout} ms of its batch`;
   const last = lastFailure ? ` The last attempt failed: ${reasonOf(lastFailure)}` : '';
-  return new DeadlineError(`${spec.what} was not answered within ${over.limit} ms (${setBy}).`, { advice: became() + last, outcome, timeout: over.limit, cause: lastFailure });
+  return new DeadlineError(`${spec.what} was not answered within ${within}.`, { advice: became() + last, outcome, timeout, cause: lastFailure });
 
   function became(): string {
     if (outcome === 'not-sent') return `It was not sent${waiting === undefined ? '.' : `: it ${waiting}.`}`;

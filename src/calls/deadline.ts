@@ -1,5 +1,5 @@
 import { after } from '../timers.ts';
-import { onAbort } from './signals.ts';
+import { onAbort } from '../signals.ts';
 
 export interface DeadlineOptions {
   /** The time until the deadline, in ms; {@link Deadline.progress} starts it afresh. */

@@ -2,7 +2,7 @@ import { RateLimitedError } from '../errors.ts';
 import type { RateLimit } from '../options.ts';
 import { after } from '../timers.ts';
 import { TokenBucket } from './buckets.ts';
-import { onAbort } from './signals.ts';
+import { onAbort } from '../signals.ts';
 
 interface Visitor {
   enter(): void;

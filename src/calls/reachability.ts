@@ -1,6 +1,6 @@
 import { CircuitOpenError, reasonOf, UnreachableError } from '../errors.ts';
 import { afterIdle, type Backoff, backoffDelay, sleep } from '../timers.ts';
-import { onAbort } from './signals.ts';
+import { onAbort } from '../signals.ts';
 
 export interface ReachabilityHost {
   /** Asks the server for a sign of life. Rejects with an {@link UnreachableError} where it cannot be reached. */

@@ -166,7 +166,7 @@ describe('the time of a batch', () => {
   });
 
   // Planner and Calls take it for timeout.call, and give the fraction of a ms that was left: "within 999.87 ms (timeout.call)".
-  it.fails('is what the error of a call in flight names', async () => {
+  it('is what the error of a call in flight names', async () => {
     const { results } = await timed(await slowClient(), [slow(5000)], { timeout: 1000 });
     expect(results).toMatchObject([{ timeout: 1000, reason: 'tools/call "slow" was not answered within the 1000 ms of its batch.' }]);
   });

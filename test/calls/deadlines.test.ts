@@ -50,7 +50,7 @@ describe('a call that is not answered', () => {
 
   it('G4 is cancelled at the server under the id that the server knows, and its connection is closed', async () => {
     const client = await connected(server().url, { listen: false });
-    const call = failure(say(client, 'work', { nonce: 'cancelled', ms: 60_000 }, { timeout: 1000 }));
+    const call = failure(say(client, 'work', { nonce: 'cancelled', ms: 60_000 }, { timeout: 600 }));
     await started(server(), 'cancelled');
     await call;
     await waitFor(async () => (await runsOf(server(), 'cancelled'))[0]?.aborted, { what: 'the end of the tool' });
@@ -60,8 +60,8 @@ describe('a call that is not answered', () => {
   it('G4 with hundreds of others fails with all of them, when their time is over', async () => {
     const client = await connected(server().url, { listen: false, concurrency: 20 });
     await server().behave(hanging);
-    const all = await Promise.all(Array.from({ length: 200 }, (_, i) => late(say(client, 'echo', { text: `${i}` }, { timeout: 1000 }))));
-    for (const { after } of all) expectWithin(after, 1000);
+    const all = await Promise.all(Array.from({ length: 200 }, (_, i) => late(say(client, 'echo', { text: `${i}` }, { timeout: 600 }))));
+    for (const { after } of all) expectWithin(after, 600);
     const outcomes = all.map(({ error }) => error['outcome']);
     expect(outcomes.filter((outcome) => outcome === 'unknown')).toHaveLength(20);
     expect(outcomes.filter((outcome) => outcome === 'not-sent')).toHaveLength(180);
@@ -84,12 +84,12 @@ describe('a call that is not answered', () => {
 });
 
 describe('progress', () => {
-  const working = (client: ResilientClient, nonce: string, options: CallOptions): Promise<string> => say(client, 'work', { nonce, ms: 1800, steps: 12 }, options);
+  const working = (client: ResilientClient, nonce: string, options: CallOptions): Promise<string> => say(client, 'work', { nonce, ms: 1200, steps: 12 }, options);
 
   it('G4 starts the time of a call afresh', async () => {
     const client = await connected(server().url, { listen: false });
     let steps = 0;
-    expect(await working(client, 'extended', { timeout: 1000, onprogress: () => steps++ })).toBe('done:extended');
+    expect(await working(client, 'extended', { timeout: 700, onprogress: () => steps++ })).toBe('done:extended');
     expect(steps).toBe(12);
   });
 
@@ -98,20 +98,20 @@ describe('progress', () => {
     { what: 'that is not to extend it', options: { onprogress: () => {}, resetTimeoutOnProgress: false } },
   ])('G4 $what does not', async ({ what, options }) => {
     const client = await connected(server().url, { listen: false });
-    const { error, after } = await late(working(client, what, { ...options, timeout: 500 }));
-    expectWithin(after, 500);
-    expect(error).toMatchObject({ code: 'DEADLINE', timeout: 500 });
+    const { error, after } = await late(working(client, what, { ...options, timeout: 400 }));
+    expectWithin(after, 400);
+    expect(error).toMatchObject({ code: 'DEADLINE', timeout: 400 });
   });
 
   it.each<{ whose: string; total?: number; options?: CallOptions }>([
-    { whose: 'its client', total: 900 },
-    { whose: 'the call', options: { maxTotalTimeout: 900 } },
+    { whose: 'its client', total: 800 },
+    { whose: 'the call', options: { maxTotalTimeout: 800 } },
   ])('G4 never extends the total of $whose', async ({ whose, total, options }) => {
-    const client = await connected(server().url, { listen: false, timeout: { call: 600, ...(total ? { total } : {}) } });
+    const client = await connected(server().url, { listen: false, timeout: { call: 500, ...(total ? { total } : {}) } });
     let steps = 0;
     const { error, after } = await late(working(client, `total of ${whose}`, { ...options, onprogress: () => steps++ }));
-    expectWithin(after, 900);
-    expect(error).toMatchObject({ code: 'DEADLINE', timeout: 900 });
+    expectWithin(after, 800);
+    expect(error).toMatchObject({ code: 'DEADLINE', timeout: 800 });
     expect(error.message).toContain('timeout.total');
     expect(steps).toBeGreaterThan(0);
   });

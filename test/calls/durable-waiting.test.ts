@@ -2,6 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Answer, type Carrier, DurableCalls } from '../../src/calls/durable.ts';
 import { Flight } from '../../src/calls/flight.ts';
+import { Page } from '../../src/calls/journal.ts';
 import { memoryStore, OutcomeUnknownError, type Store, UnreachableError } from '../../src/index.ts';
 import { altered, failure } from '../session/clients.ts';
 import { entryOf, rewrite } from './entries.ts';
@@ -221,6 +222,15 @@ describe('an answer that cannot be taken up', () => {
     await quiet();
     expect(next.wire).toEqual(['join a', 'join b']);
   });
+});
+
+it('what has changed since somebody looked at it is not removed by him', async () => {
+  const page = new Page({ store, key: 'call/one', ttl: 60_000, method: 'tools/call', digest: 'd' });
+  await page.claim(() => false);
+  const found = await page.read();
+  await page.update({ token: 'a' });
+  await page.remove(found);
+  expect(await page.read()).toMatchObject({ entry: { token: 'a' } });
 });
 
 describe('what did not run', () => {

@@ -94,7 +94,7 @@ describe('G3 the answer of a durable call is kept', () => {
     expect((await failure(sum())).message).toMatch(/structured content does not match/i);
   });
 
-  it.fails('as the server gave it: a schema of the caller\'s own is applied once, and each time', async () => {
+  it('as the server gave it: a schema of the caller\'s own is applied once, and each time', async () => {
     const client = await quiet(server.url, { store: memoryStore() });
     const schema = CallToolResultSchema.extend({ content: z.array(z.object({ text: z.string() })).transform((content) => content.map(({ text }) => ({ said: text }))) });
     const request = { method: 'tools/call' as const, params: { name: 'work', arguments: { nonce: 'schema' } } };
@@ -155,7 +155,7 @@ describe('a callId', () => {
     expect(await server.requests()).toEqual([]);
   });
 
-  it.fails('is for one call also while that is under way', async () => {
+  it('is for one call also while that is under way', async () => {
     const client = await quiet(server.url, { store: memoryStore() });
     const first = work(client, 'busy', {}, { ms: 300 });
     await started(server, 'busy');

@@ -171,10 +171,10 @@ describe('G9 a script that makes a call and asks for health', () => {
     for (const session of ['new', 'resumed']) {
       await server.clearRequests();
       await using script = runScript(new URL('./one-off.process.ts', import.meta.url), [server.url.href, ...directory]);
-      expect(await script.exit).toMatchObject({ code: 0 });
+      const { code } = await script.exit;
+      expect({ code, stderr: script.stderr }).toEqual({ code: 0, stderr: '' });
       expect(JSON.parse(script.stdout.split('\n')[0] ?? '')).toEqual({ ...once, ok: true, session: kept ? 'resumed' : 'new', resources: [] });
       expect(stayed(script as never)).toBeLessThan(500);
-      expect(script.stderr).toBe('');
       // With a store: what the first process has to do before, the second one has no more.
       if (kept) expect(await wire()).toEqual([...(session === 'new' ? ['initialize', 'notifications/initialized'] : []), 'tools/call', 'ping']);
     }

@@ -63,6 +63,19 @@ describe('the examples run as they are printed', () => {
     expect(await run('examples/outcome.ts')).toEqual({ code: 0, output: 'answered\n' });
   });
 
+  it('batch.ts settles each of its requests', async () => {
+    expect(await run('examples/batch.ts')).toEqual({ code: 0, output: expect.stringMatching(/^\d+ tools\n.*one of many.*not found/s) });
+  });
+
+  it('durable.ts follows its call, and has the answer when it is run again', async () => {
+    expect(await run('examples/durable.ts')).toEqual({ code: 0, output: expect.stringMatching(/^step 1 of 5\n.*step 5 of 5\n.*operation completed/s) });
+    expect(await run('examples/durable.ts')).toEqual({ code: 0, output: expect.stringMatching(/^\[.*operation completed/s) });
+  });
+
+  it('one-off.ts says how the server is, and calls', async () => {
+    expect(await run('examples/one-off.ts')).toEqual({ code: 0, output: expect.stringMatching(/^speaks 2025-11-25, (new|resumed) session, \d+ ms\n.*just this/s) });
+  });
+
   it('demo.ts shows that everything holds', async () => {
     const { code, output } = await run('examples/demo.ts');
     expect(output).toContain('Everything held. 15 passed, 0 failed');

@@ -52,7 +52,7 @@ describe.each([
 
   it('a hundred requests are one POST, and each gets its own answer', async () => {
     const one = await bare(server.url);
-    expect(one.transport.takesArrays).toBe(true);
+    expect(one.transport.takesArrays()).toBe(true);
     const texts = echoes(100);
     expect(await Promise.all(together(one, texts.map(echo)))).toEqual(texts);
     expect(await posts(server)).toEqual([100]);
@@ -181,10 +181,10 @@ describe.each([
     const texts = echoes(5);
     expect(await Promise.all(together(one, texts.map(echo)))).toEqual(texts);
     expect(await posts(server)).toEqual([5, 1, 1, 1, 1, 1]);
-    expect(one.transport.takesArrays).toBe(false);
+    expect(one.transport.takesArrays()).toBe(false);
     expect(await Promise.all(together(one, texts.map(echo)))).toEqual(texts);
     expect((await posts(server)).slice(6)).toEqual([1, 1, 1, 1, 1]);
-    expect((await bare(server.url)).transport.takesArrays).toBe(true);
+    expect((await bare(server.url)).transport.takesArrays()).toBe(true);
   });
 
   it.each([
@@ -196,7 +196,7 @@ describe.each([
     const texts = echoes(8);
     expect(await Promise.all(together(one, texts.map(echo)))).toEqual(texts);
     expect((await posts(server)).sort().reverse()).toEqual(expected);
-    expect(one.transport.takesArrays).toBe(true);
+    expect(one.transport.takesArrays()).toBe(true);
   });
 
   it.each([
@@ -210,7 +210,7 @@ describe.each([
     await server.behave({ post: { status, times: 1, onlyMethod: 'tools/call' } });
     for (const call of together(one, echoes(3).map(echo))) expect(await failure(call)).toMatchObject(error);
     expect(await posts(server)).toEqual([3]);
-    expect(one.transport.takesArrays).toBe(true);
+    expect(one.transport.takesArrays()).toBe(true);
   });
 
   it('a client that is closed fails what is gathered as not sent, and what was sent as unknown', async () => {
@@ -335,7 +335,7 @@ describe('an array', () => {
     const [first, second, third] = together(one, echoes(3).map(echo));
     expect(await Promise.all([first, third])).toEqual(['ok', 'ok']);
     expect(await failure(second as Promise<string>)).toBeInstanceOf(OutcomeUnknownError);
-    expect(one.transport.takesArrays).toBe(true);
+    expect(one.transport.takesArrays()).toBe(true);
   });
 });
 
@@ -343,7 +343,7 @@ describe('arrays are not for', () => {
   test.each(['2025-06-18', '2025-11-25'])('protocol version %s', async (version) => {
     await using server = await startServer({ protocolVersion: version });
     const one = await bare(server.url);
-    expect(one.transport.takesArrays).toBe(false);
+    expect(one.transport.takesArrays()).toBe(false);
     expect(await Promise.all(together(one, ['a', 'b'].map(echo)))).toEqual(['a', 'b']);
     expect(await posts(server)).toEqual([1, 1]);
     // Unless the caller knows better.
@@ -356,8 +356,8 @@ describe('arrays are not for', () => {
 
   test('pipes, nor a transport that is not connected', async () => {
     const one = await bare(fixtureStdio);
-    expect(one.transport.takesArrays).toBe(false);
+    expect(one.transport.takesArrays()).toBe(false);
     expect(await Promise.all(together(one, ['a', 'b'].map(echo), true))).toEqual(['a', 'b']);
-    expect(new SessionTransport('http://127.0.0.1:1/mcp').takesArrays).toBe(false);
+    expect(new SessionTransport('http://127.0.0.1:1/mcp').takesArrays()).toBe(false);
   });
 });
