@@ -1,7 +1,7 @@
 import { defineConfig } from 'tsup';
 
 /** The entry points of package.json. */
-const entries = { index: 'src/index.ts', node: 'src/node.ts', browser: 'src/browser.ts' };
+const entries = { index: 'src/index.ts', node: 'src/node.ts', browser: 'src/browser.ts', redis: 'src/redis.ts', testing: 'src/testing.ts' };
 
 export default defineConfig({
   entry: {
@@ -13,6 +13,8 @@ export default defineConfig({
     // not a class that extends another package's. Without this, who imports only the store gets the SDK with it.
     connect: 'src/connect.ts',
     'memory-store': 'src/storage/memory-store.ts',
+    'encrypted-store': 'src/storage/encrypted-store.ts',
+    'cas-lock': 'src/storage/cas-lock.ts',
   },
   format: ['esm', 'cjs'],
   // Code that entries share goes into chunks, in both formats: StoreError must be one class, whichever entry it comes from.

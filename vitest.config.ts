@@ -9,6 +9,8 @@ export default defineConfig({
   ssr: { resolve: { conditions } },
   test: {
     include: ['test/**/*.test.ts'],
+    // A real Redis; the tests have its URL by inject('redisUrl').
+    globalSetup: ['test/support/redis.ts'],
     testTimeout: 30_000,
     pool: 'forks',
   },

@@ -45,6 +45,9 @@ const SESSION_CHECKS: Readonly<Record<keyof SessionOptions, Check>> = {
   onSessionLost: (value, name) => {
     if (value !== 'replay' && value !== 'fail') throw new TypeError(`${name} must be 'replay' or 'fail'`);
   },
+  validate: (value, name) => {
+    if (value !== 'ping' && value !== 'first-call') throw new TypeError(`${name} must be 'ping' or 'first-call'`);
+  },
   listen: aBoolean,
   on: (value, name) => {
     object(value, name);
@@ -93,14 +96,14 @@ const CLIENT_CHECKS: Readonly<Record<Exclude<keyof ConnectOptions, keyof Session
     if (payloads !== undefined) aBoolean(payloads, `${name}.payloads`);
   },
   trustAnnotations: aBoolean,
-  signal: (value, name) => {
-    if (!(value instanceof AbortSignal)) throw new TypeError(`${name} must be an AbortSignal`);
-  },
+  signal: aSignal,
 };
 
 /** Throws a TypeError or RangeError that names the setting of a call which makes no sense. */
-export function checkCallSettings({ safe, callId, retry, cache, ...sdk }: CallSettings & { readonly timeout?: number; readonly maxTotalTimeout?: number }): void {
+export function checkCallSettings({ safe, callId, retry, cache, ...sdk }: CallSettings & { readonly [P in 'timeout' | 'maxTotalTimeout' | 'signal' | 'onprogress']?: unknown }): void {
   if (sdk.timeout !== undefined) duration(sdk.timeout, 'timeout', LONGEST_TIMER);
+  if (sdk.signal !== undefined) aSignal(sdk.signal, 'signal');
+  if (sdk.onprogress !== undefined) aFunction(sdk.onprogress, 'onprogress');
   if (sdk.maxTotalTimeout !== undefined) duration(sdk.maxTotalTimeout, 'maxTotalTimeout', LONGEST_TIMER);
   if (safe !== undefined) aBoolean(safe, 'safe');
   if (cache !== undefined) aBoolean(cache, 'cache');
@@ -117,8 +120,42 @@ export function checkBatchOptions(options: object): void {
   const { concurrency, timeout, signal, wire } = options;
   if (concurrency !== undefined) count(concurrency, 'concurrency', 1);
   if (timeout !== undefined) duration(timeout, 'timeout', LONGEST_TIMER);
-  if (signal !== undefined && !(signal instanceof AbortSignal)) throw new TypeError('signal must be an AbortSignal');
+  if (signal !== undefined) aSignal(signal, 'signal');
   if (wire !== undefined && wire !== 'array' && wire !== 'single') throw new TypeError("wire must be 'array' or 'single'");
+}
+
+/** The same for what is a pool's own. */
+export function checkPoolOptions({ max, idleTimeout }: { readonly max?: unknown; readonly idleTimeout?: unknown }): void {
+  if (max !== undefined) count(max, 'max', 1);
+  if (idleTimeout !== undefined) duration(idleTimeout, 'idleTimeout', Number.POSITIVE_INFINITY);
+}
+
+/** The same for a registry of sessions. */
+export function checkSessionsOptions(store: unknown, options: object): void {
+  SESSION_CHECKS.store(store, 'the store');
+  check(options, { access: aFunction });
+}
+
+/** The same for which of its sessions are meant. */
+export function checkSessionFilter(filter: object): void {
+  const url: Check = (value, name) => {
+    if (!(value instanceof URL) && !(typeof value === 'string' && URL.canParse(value))) throw new TypeError(`${name} is not a URL (http://host/path)`);
+  };
+  check(filter, { url, principal: text, name: text, expired: aBoolean });
+  // Left out, it means everybody's: that must not come about by a user who is not known.
+  const missing = Object.entries(filter).find(([, value]) => value === undefined)?.[0];
+  if (missing !== undefined) throw new TypeError(`${missing} is undefined: leave it out if it does not matter`);
+}
+
+/** The same for how a registry cleans up. */
+export function checkCleanupOptions(options: object): void {
+  const interval: Check = (value, name) => duration(value, name, LONGEST_TIMER);
+  check(options, { end: aBoolean, unreadable: aBoolean, interval, onError: aFunction });
+}
+
+/** The same for a TTL. */
+export function checkTtl(ttl: unknown): void {
+  SESSION_CHECKS.ttl(ttl, 'ttl');
 }
 
 /** How a call is sent again: of a client, or of one call. */
@@ -195,6 +232,10 @@ function text(value: unknown, name: string): void {
 
 function aFunction(value: unknown, name: string): void {
   if (typeof value !== 'function') throw new TypeError(`${name} must be a function`);
+}
+
+function aSignal(value: unknown, name: string): void {
+  if (!(value instanceof AbortSignal)) throw new TypeError(`${name} must be an AbortSignal`);
 }
 
 function aBoolean(value: unknown, name: string): void {

@@ -194,6 +194,48 @@ export class ResilientClient extends Client {
     return super.listTools(params, options);
   }
 
+  // The SDK's other verbs as they are, but for their options.
+
+  override async ping(options?: CallOptions): ReturnType<Client['ping']> {
+    return super.ping(options);
+  }
+
+  override async complete(params: Parameters<Client['complete']>[0], options?: CallOptions): ReturnType<Client['complete']> {
+    return super.complete(params, options);
+  }
+
+  override async getPrompt(params: Parameters<Client['getPrompt']>[0], options?: CallOptions): ReturnType<Client['getPrompt']> {
+    return super.getPrompt(params, options);
+  }
+
+  override async listPrompts(params?: Parameters<Client['listPrompts']>[0], options?: CallOptions): ReturnType<Client['listPrompts']> {
+    return super.listPrompts(params, options);
+  }
+
+  override async listResources(params?: Parameters<Client['listResources']>[0], options?: CallOptions): ReturnType<Client['listResources']> {
+    return super.listResources(params, options);
+  }
+
+  override async listResourceTemplates(params?: Parameters<Client['listResourceTemplates']>[0], options?: CallOptions): ReturnType<Client['listResourceTemplates']> {
+    return super.listResourceTemplates(params, options);
+  }
+
+  override async readResource(params: Parameters<Client['readResource']>[0], options?: CallOptions): ReturnType<Client['readResource']> {
+    return super.readResource(params, options);
+  }
+
+  override async subscribeResource(params: Parameters<Client['subscribeResource']>[0], options?: CallOptions): ReturnType<Client['subscribeResource']> {
+    return super.subscribeResource(params, options);
+  }
+
+  override async unsubscribeResource(params: Parameters<Client['unsubscribeResource']>[0], options?: CallOptions): ReturnType<Client['unsubscribeResource']> {
+    return super.unsubscribeResource(params, options);
+  }
+
+  override async setLoggingLevel(level: Parameters<Client['setLoggingLevel']>[0], options?: CallOptions): ReturnType<Client['setLoggingLevel']> {
+    return super.setLoggingLevel(level, options);
+  }
+
   // What the server said when the present session was made: the SDK knows only the first one.
   override getServerCapabilities(): ReturnType<Client['getServerCapabilities']> {
     return this.#session.initialized?.capabilities ?? super.getServerCapabilities();

@@ -35,8 +35,9 @@ export interface RetryOptions {
 }
 
 /**
- * A bucket of repetitions: each takes a token, each call puts `ratio` of one back. While it is empty, a call that finds nobody there
- * waits for news of the server, and one that a server fails or puts off (5xx, 429) is not sent again.
+ * A bucket of repetitions: each takes a token, each call puts `ratio` of one back. While it is empty, or another call waits so
+ * already, a call that finds nobody there waits for news of the server; and while it is empty, one that a server fails or puts off
+ * (5xx, 429) is not sent again.
  */
 export interface RetryBudget {
   /** What the bucket holds, and begins with. Default 100. */
@@ -91,6 +92,11 @@ export interface SessionOptions {
    * refused calls with `SessionLostError`; the next call starts a new session. Default `'replay'`.
    */
   readonly onSessionLost?: 'replay' | 'fail';
+  /**
+   * What proves that the server still knows a stored session: the `'first-call'`, or a `'ping'` before `connect()` resolves, which then
+   * takes a request and fails where the server cannot be reached. Default `'first-call'`.
+   */
+  readonly validate?: 'ping' | 'first-call';
   /** Whether to keep the server-to-client stream open, on which notifications come between calls. Default true. */
   readonly listen?: boolean;
   /** Listeners that are there from the first moment on: what happens while the client connects cannot be heard otherwise. */
@@ -155,5 +161,6 @@ export const DEFAULTS = {
   concurrency: 64,
   toolListTtl: 300_000,
   history: { size: 100, payloads: false },
+  pool: { max: 100, idleTimeout: 300_000 },
   responseBytes: 64 * 1024 * 1024,
 } as const;

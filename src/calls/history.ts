@@ -13,7 +13,7 @@ export interface CallRecord {
   readonly duration: number;
   /** How often it was sent. 0: it never left, or another caller's answer or a list kept with the session did for it too. */
   readonly attempts: number;
-  /** `'answered'`: by a result, or by an error of the server (`error`). */
+  /** `'answered'`: by a result, or by an error of the server (`error`); `'refused'`: by one that says that it did not run. */
   readonly outcome: 'answered' | FailedOutcome;
   /** The result of a tool says `isError`. */
   readonly isError?: boolean;

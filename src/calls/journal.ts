@@ -173,7 +173,13 @@ export function whyOf(error: unknown): string {
   return error instanceof Error ? reasonOf(error) : String(error);
 }
 
-function isExpired({ entry }: Found): boolean {
+/** Whether what a durable call has left is to be forgotten; `undefined` where it cannot be read. */
+export function isExpiredEntry(text: string): boolean | undefined {
+  const entry = parseEntry(text);
+  return entry && isExpired({ entry });
+}
+
+function isExpired({ entry }: Pick<Found, 'entry'>): boolean {
   return entry !== undefined && entry.expiresAt !== null && entry.expiresAt <= Date.now();
 }
 

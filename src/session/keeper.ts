@@ -1,9 +1,12 @@
-import { canonical, digest } from '../canonical.ts';
-import { type ConflictError, StoreError } from '../errors.ts';
-import type { Store } from '../storage/store.ts';
-import { after } from '../timers.ts';
-import type { Tell } from './events.ts';
-import { parseRecord, type SessionRecord, serializeRecord } from './record.ts';
+import { canonical } from '../canonical.ts';
+import type { Lock } from '../storage/store.ts';
+import { Changes } from './changes.ts';
+import { contend } from './contend.ts';
+import { placeOf } from './key.ts';
+import { expiryOf, isExpired, parseRecord, type SessionRecord } from './record.ts';
+import { Shelf, type ShelfOptions } from './shelf.ts';
+import { addCalls, callOf, takeCalls } from './tally.ts';
+import { askChange, type UserChange, type UserState, userState, withState } from './user-state.ts';
 
 /** What a stored session must match to be taken up. */
 interface SessionScope {
@@ -11,24 +14,20 @@ interface SessionScope {
   readonly principal: string | undefined;
 }
 
-export interface KeeperOptions {
-  readonly store: Store;
-  readonly key: string;
+export interface KeeperOptions extends ShelfOptions {
   readonly scope: SessionScope;
-  /** How long an unused session is kept, in ms. */
+  /** How long an unused session is kept that has no TTL of its own, in ms. */
   readonly ttl: number;
-  readonly tell: Tell;
 }
 
-/** A store that does not answer within this time counts as failed, in ms. */
-const STORE_TIMEOUT = 3000;
 /** A moved cursor is written at most this often, in ms. */
 const CURSOR_INTERVAL = 1000;
 /** A use alone is written at most this often, in ms, and at least ten times within the TTL. */
 const TOUCH_INTERVAL = 60_000;
 /** A use is not written where the store has one that is at most so much older, in ms. */
 const SAME_USE = 1000;
-const MOST_CONFLICTS = 20;
+/** Where a crowd leaves together not everybody can write how often he called what: each tries so often. */
+const MINOR_TRIES = 8;
 
 /**
  * Keeps one session's record in the store. Writes are compare-and-set and go one after another; none of them is waited for by a
@@ -36,24 +35,23 @@ const MOST_CONFLICTS = 20;
  */
 export class SessionKeeper {
   readonly #options: KeeperOptions;
+  readonly #shelf: Shelf;
   #record: SessionRecord | undefined;
-  #pending: Partial<SessionRecord> = {};
-  /** Subscriptions made (true) and given up (false) that are not yet written. Changes, not the whole: others have theirs. */
-  #subscriptions = new Map<string, boolean>();
+  #changes = new Changes();
   /** The revision that the last {@link load} saw: what is there under another one was written by somebody since. */
   #seen: string | undefined;
   #writtenAt = 0;
   #queue: Promise<void> = Promise.resolve();
-  #failed = false;
   #stored = false;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
+    this.#shelf = new Shelf(options);
   }
 
   /** The record as this process knows it. */
   get record(): SessionRecord | undefined {
-    return this.#record && { ...this.#record, ...this.#pending };
+    return this.#record && this.#changedBy(this.#changes, this.#record);
   }
 
   /** Whether the session is in the store, or was: others may be using it, and it is not ours alone to end. */
@@ -68,18 +66,18 @@ export class SessionKeeper {
    * @param lost - the ids of sessions that are known to be lost
    */
   async load(offer: { capabilities: SessionRecord['capabilities']; protocolVersion: string }, lost: ReadonlySet<string>): Promise<SessionRecord | undefined> {
-    const stored = await this.#guard((store) => store.get(this.#options.key));
+    const stored = await this.#shelf.get();
     this.#seen = stored?.revision;
     if (!stored) return undefined;
     let record: SessionRecord;
     try {
-      record = parseRecord(stored.value);
+      record = parseRecord(stored.text);
     } catch (error) {
-      this.#warn(`the stored session cannot be read: ${(error as Error).message}; a new one is started`);
+      this.#shelf.warn(`the stored session cannot be read: ${(error as Error).message}; a new one is started`);
       return undefined;
     }
     if (!this.#isOurs(record)) {
-      this.#warn('the stored session belongs to another server or principal; a new one is started');
+      this.#shelf.warn('the stored session belongs to another server or principal; a new one is started');
       return undefined;
     }
     if (isExpired(record, Date.now())) return undefined;
@@ -87,11 +85,11 @@ export class SessionKeeper {
     this.#adopt(record);
     if (lost.has(record.id)) return undefined;
     if (record.initialized.protocolVersion > offer.protocolVersion) {
-      this.#warn('the stored session speaks a newer version of the protocol than this client; a new one is started');
+      this.#shelf.warn('the stored session speaks a newer version of the protocol than this client; a new one is started');
       return undefined;
     }
     if (canonical(record.capabilities) !== canonical(offer.capabilities)) {
-      this.#warn('the stored session was made by a client with other capabilities; a new one is started (give it a `session` name of its own to keep both)');
+      this.#shelf.warn('the stored session was made by a client with other capabilities; a new one is started (give it a `session` name of its own to keep both)');
       return undefined;
     }
     this.#stored = true;
@@ -99,46 +97,90 @@ export class SessionKeeper {
   }
 
   /**
-   * Writes a new session in place of what {@link load} saw. Returns the record that holds now: this one, or the one of another
-   * process that was quicker.
+   * Writes a new session in place of what {@link load} saw, with what the user kept with that. Returns the record that holds now: this
+   * one, or the one of another process that was quicker.
    */
   async claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<SessionRecord> {
     const { key, ttl } = this.#options;
-    const fresh = { ...record, expiresAt: expiry(record.lastUsedAt, ttl) };
-    const winner = await this.#guard(async (store) => {
-      for (let i = 0; i < MOST_CONFLICTS; i++) {
-        const there = await store.get(key);
-        const other = there && there.revision !== this.#seen ? readable(there.value) : undefined;
-        if (other && !lost.has(other.id) && this.#isOurs(other) && !isExpired(other, Date.now()) && canonical(other.capabilities) === canonical(fresh.capabilities)) return other;
-        if ((await ignoringConflict(store.set(key, serializeRecord(fresh), there ? there.revision : null))) !== undefined) return fresh;
-      }
-      throw new StoreError('the record changes faster than it can be written');
+    const fresh = { ...record, ...placeOf(key) };
+    const attempt = async (): Promise<SessionRecord> => {
+      const there = await this.#shelf.get();
+      const found = this.#shelf.failed ? this.#record : there?.record;
+      const other = found && this.#isOurs(found) ? found : undefined;
+      const alive = other && !lost.has(other.id) && !isExpired(other, Date.now());
+      if (alive && there && there.revision !== this.#seen && canonical(other.capabilities) === canonical(fresh.capabilities)) return other;
+      // What is expired is over, unless it was in use here to the end.
+      const next = other && (alive || lost.has(other.id)) ? withUsers(fresh, other) : fresh;
+      const claimed = { ...next, expiresAt: expiryOf(next, ttl) };
+      await this.#shelf.set(claimed, there?.revision ?? null);
+      return claimed;
+    };
+    const winner = await contend(attempt).catch((error: unknown) => {
+      this.#shelf.fail(error);
+      return attempt();
     });
-    this.#adopt(winner ?? fresh);
-    this.#stored ||= winner !== undefined;
-    return winner ?? fresh;
+    this.#adopt(winner);
+    this.#stored ||= !this.#shelf.failed;
+    return winner;
   }
 
   /** Remembers a change; written at once when it must not be lost, otherwise when the last write is long enough ago. */
   update(change: Partial<SessionRecord>, now = Date.now()): void {
     if (!this.#record) return;
-    Object.assign(this.#pending, change);
+    this.#changes.set(change);
     const { cursor, lastUsedAt, ...urgent } = change;
-    const interval = cursor !== undefined ? CURSOR_INTERVAL : Math.min(TOUCH_INTERVAL, this.#options.ttl / 10);
+    const interval = cursor !== undefined ? CURSOR_INTERVAL : Math.min(TOUCH_INTERVAL, this.#ttlOf(this.#record) / 10);
     if (Object.keys(urgent).length === 0 && now - this.#writtenAt < interval) return;
     void this.flush();
   }
 
   /** Remembers that a subscription was made or given up. */
   subscribe(uri: string, subscribed: boolean): void {
-    this.#subscriptions.set(uri, subscribed);
+    this.#changes.subscribe(uri, subscribed);
     void this.flush();
+  }
+
+  /** A tool has answered: written with the next use. */
+  count(tool: string): void {
+    if (this.#record && !this.#shelf.failed) addCalls(this.#tallyOf(this.#record), callOf(tool));
+  }
+
+  /**
+   * Changes what the user keeps with the session, atomically among all who share the store. Where that fails, or has the session no
+   * longer, it is changed in memory.
+   *
+   * @throws what `askChange` throws; StoreError when others were quicker every time
+   */
+  async edit(change: (session: UserState) => UserChange): Promise<UserState> {
+    const turn = this.#queue.then(() => contend(() => this.#edit(change)));
+    this.#queue = turn.then(() => undefined, () => undefined);
+    return turn;
+  }
+
+  /**
+   * A turn among all who share the session's place. `undefined` where the store fails: whoever asked goes on without.
+   *
+   * @throws the reason of `signal` when that aborts
+   */
+  lock(what: 'handshake' | 'stream', signal: AbortSignal): Promise<Lock | undefined> {
+    return this.#shelf.lock(what, signal);
+  }
+
+  /** Whether there is a session that is not known to be lost. */
+  async peek(lost: ReadonlySet<string>): Promise<boolean> {
+    const record = (await this.#shelf.get())?.record;
+    return record !== undefined && !lost.has(record.id) && !isExpired(record, Date.now());
+  }
+
+  /** What is stored of this session now. */
+  async latest(id: string): Promise<SessionRecord | undefined> {
+    const record = (await this.#shelf.get())?.record;
+    return record?.id === id ? record : undefined;
   }
 
   /** Whether the place in the store has gone to another session, so that nobody will find this one again. */
   async isDisplaced(id: string): Promise<boolean> {
-    const there = await this.#guard((store) => store.get(this.#options.key));
-    const other = there && readable(there.value);
+    const other = (await this.#shelf.get())?.record;
     return other !== undefined && other.id !== id;
   }
 
@@ -152,39 +194,50 @@ export class SessionKeeper {
   async forget(id: string): Promise<void> {
     if (this.#record?.id === id) this.#record = undefined;
     this.#stored = false;
-    this.#pending = {};
-    this.#subscriptions = new Map();
+    this.#changes = new Changes();
     await this.#queue;
-    await this.#guard(async (store) => {
-      const there = await store.get(this.#options.key);
-      if (there && readable(there.value)?.id === id) await ignoringConflict(store.delete(this.#options.key, there.revision));
-    });
+    const attempt = async (): Promise<void> => {
+      const there = await this.#shelf.get();
+      if (there?.record?.id === id) await this.#shelf.delete(there.revision);
+    };
+    await contend(attempt).catch((error: unknown) => this.#shelf.fail(error));
+  }
+
+  async #edit(change: (session: UserState) => UserChange): Promise<UserState> {
+    const there = await this.#shelf.get();
+    const current = there?.record && this.#isOurs(there.record) ? there.record : undefined;
+    const before = current ?? this.#record ?? {};
+    const kept = askChange(userState(before), change);
+    if (there && current && Object.keys(kept).length > 0) await this.#shelf.set(withState(current, kept), there.revision);
+    const after = withState(before, kept);
+    this.#record &&= withState(this.#record, after);
+    return userState(after);
   }
 
   async #write(): Promise<void> {
+    const changes = this.#changes;
     const record = this.#record;
-    if (!record || (Object.keys(this.#pending).length === 0 && this.#subscriptions.size === 0)) return;
-    const { key, ttl } = this.#options;
-    const change = this.#pending;
-    const changed = this.#subscriptions;
-    this.#pending = {};
-    this.#subscriptions = new Map();
-    this.#record = { ...record, ...change, subscriptions: merged(record.subscriptions, changed) };
+    if (!record) return;
+    changes.calls = takeCalls(this.#tallyOf(record));
+    if (changes.isEmpty) return;
+    this.#changes = new Changes();
+    this.#record = this.#changedBy(changes, record);
     this.#writtenAt = Date.now();
-    await this.#guard(async (store) => {
-      for (let i = 0; i < MOST_CONFLICTS; i++) {
-        const there = await store.get(key);
-        const current = there && readable(there.value);
-        // Deleted, or replaced by another session: ours has no claim on the place.
-        if (!there || current?.id !== record.id) return;
-        const { lastUsedAt: usedAt = 0, ...rest } = change;
-        // Many leave at the same time: what another process has just said of its use, holds for ours too.
-        if (changed.size === 0 && Object.keys(rest).length === 0 && usedAt - current.lastUsedAt < Math.min(SAME_USE, ttl / 10)) return;
-        const lastUsedAt = Math.max(current.lastUsedAt, usedAt);
-        const next: SessionRecord = { ...current, ...change, subscriptions: merged(current.subscriptions, changed), lastUsedAt, expiresAt: expiry(lastUsedAt, ttl) };
-        if ((await ignoringConflict(store.set(key, serializeRecord(next), there.revision))) !== undefined) return;
-      }
-    });
+    const attempt = async (): Promise<void> => {
+      const there = await this.#shelf.get();
+      const current = there?.record;
+      // Deleted, or replaced by another session: ours has no claim on the place.
+      if (current?.id !== record.id) return;
+      const isSame = Math.abs(changes.lastUsedAt - current.lastUsedAt) < Math.min(SAME_USE, this.#ttlOf(current) / 10);
+      // Many leave at the same time: what another process has just said of its use, holds for ours too.
+      if (isSame && changes.isMinor && changes.calls.size === 0) return;
+      const next = this.#changedBy(changes, current);
+      await this.#shelf.set(next, there?.revision ?? null);
+      // What others have set meanwhile.
+      if (this.#record?.id === record.id) this.#record = withUsers(this.#record, next);
+    };
+    // Where others were quicker every time, so much is missing; the calls are left to who writes next in this process.
+    await contend(attempt, changes.isMinor ? MINOR_TRIES : undefined).catch(() => addCalls(this.#tallyOf(record), changes.calls));
   }
 
   /** A session id goes only to the server and for the principal that it was minted for (G7), whatever the key says. */
@@ -194,78 +247,26 @@ export class SessionKeeper {
 
   #adopt(record: SessionRecord): void {
     this.#record = record;
-    this.#pending = {};
-    this.#writtenAt = record.lastUsedAt;
+    this.#changes.clearFields();
+    this.#writtenAt = Math.min(record.lastUsedAt, Date.now());
   }
 
-  /** Runs something on the store, bounded in time. A failure is told once and ends the use of the store; it rejects nothing. */
-  async #guard<T>(task: (store: Store) => Promise<T>): Promise<T | undefined> {
-    if (this.#failed) return undefined;
-    let stop = (): void => {};
-    try {
-      const timeout = new Promise<never>((_, reject) => {
-        stop = after(STORE_TIMEOUT, () => reject(new StoreError(`the store did not answer within ${STORE_TIMEOUT} ms`)));
-      });
-      return await Promise.race([task(this.#options.store), timeout]);
-    } catch (error) {
-      if (!this.#failed) {
-        this.#failed = true;
-        this.#warn(`the store failed, so the session is kept in memory only: ${explain(error)}`, error);
-      }
-      return undefined;
-    } finally {
-      stop();
-    }
+  #changedBy(changes: Changes, record: SessionRecord): SessionRecord {
+    if (changes.isEmpty) return record;
+    const next = changes.applyTo(record);
+    return { ...next, expiresAt: expiryOf(next, this.#options.ttl) };
   }
 
-  #warn(message: string, cause?: unknown): void {
-    this.#options.tell('warning', new StoreError(message, cause === undefined ? {} : { cause }));
+  #tallyOf({ id }: SessionRecord): string {
+    return `${this.#options.key} ${id}`;
+  }
+
+  #ttlOf({ ttl = this.#options.ttl }: SessionRecord): number {
+    return ttl ?? Number.POSITIVE_INFINITY;
   }
 }
 
-function merged(subscriptions: readonly string[], changed: ReadonlyMap<string, boolean>): string[] {
-  const all = new Set(subscriptions);
-  for (const [uri, subscribed] of changed) {
-    if (subscribed) all.add(uri);
-    else all.delete(uri);
-  }
-  return [...all];
-}
-
-function isExpired(record: SessionRecord, now: number): boolean {
-  return record.expiresAt !== null && record.expiresAt <= now;
-}
-
-function expiry(lastUsedAt: number, ttl: number): number | null {
-  return ttl === Number.POSITIVE_INFINITY ? null : lastUsedAt + ttl;
-}
-
-function readable(text: string): SessionRecord | undefined {
-  try {
-    return parseRecord(text);
-  } catch {
-    return undefined;
-  }
-}
-
-async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined> {
-  try {
-    return await operation;
-  } catch (error) {
-    // By its code: the class may be that of another copy of this library.
-    if ((error as Partial<ConflictError> | undefined)?.code === 'CONFLICT') return undefined;
-    throw error;
-  }
-}
-
-/** The store key of a session: server, principal and name, each escaped so that no two can meet. */
-export async function sessionKey(address: { url: string; query: string }, principal: string | undefined, name: string): Promise<string> {
-  const query = address.query === '' ? '' : `?${await digest(address.query, 12)}`;
-  return ['session', address.url + query, principal ?? '', name].map(encodeURIComponent).join('/');
-}
-
-/** A store's own words, and the reason below them. */
-function explain(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
+/** A record with what is the user's own in another one. */
+function withUsers(record: SessionRecord, { metadata, data, ttl }: SessionRecord): SessionRecord {
+  return { ...record, ...(metadata && { metadata }), ...(data && { data }), ...(ttl === undefined ? {} : { ttl }) };
 }

@@ -1,4 +1,4 @@
-import type { JSONRPCMessage, JSONRPCNotification } from '@modelcontextprotocol/sdk/types.js';
+import type { JSONRPCMessage, JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import { canonical } from '../canonical.ts';
 import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
 import type { Connector } from '../links/link.ts';
@@ -8,9 +8,11 @@ import type { Tell } from './events.ts';
 import { clampHint } from './hints.ts';
 import { END_TIMEOUT, Negotiator, type Params } from './negotiator.ts';
 import type { SessionRecord } from './record.ts';
-import type { Change, Restorables } from './restorables.ts';
-import { ServerStream } from './server-stream.ts';
+import type { Restorables } from './restorables.ts';
+import { Listener } from './listener.ts';
+import type { StreamHost } from './server-stream.ts';
 import { type ActiveSession, type SessionState, StateMachine } from './state.ts';
+import type { UserChange, UserState } from './user-state.ts';
 import type { Wire } from './wire.ts';
 
 /** Between handshakes that replace a lost session, however many calls ask for it. */
@@ -40,7 +42,7 @@ export class Lifecycle {
   /** Renewals that failed since the last session that worked, and when the next may begin, on the clock of `performance.now()`. */
   #failures = 0;
   #notBefore = 0;
-  #stream: ServerStream | undefined;
+  readonly #listener: Listener;
   #stopProving = (): void => {};
   #lastUsedAt: number | undefined;
   /** What is kept with a session that is not stored. */
@@ -51,6 +53,11 @@ export class Lifecycle {
   constructor(connector: Connector, host: LifecycleHost) {
     this.#host = host;
     this.#machine = new StateMachine((from, to) => host.tell('state', { from, to }));
+    this.#listener = new Listener({
+      streamHost: (session) => this.#streamHost(session),
+      turn: async ({ id }, signal) => (this.stored && id !== undefined ? this.#negotiator.keeper?.lock('stream', signal) : undefined),
+      stored: async ({ id }) => (id === undefined ? undefined : ((await this.#negotiator.keeper?.latest(id)) ?? this.record)),
+    });
     this.#negotiator = new Negotiator(connector, { ...host, onGone: (session, reason) => this.lose(session, reason.message) });
   }
 
@@ -90,21 +97,26 @@ export class Lifecycle {
     const scope = this.#scope.signal;
     this.#params = params;
     if (!this.#machine.enter({ name: 'loading' })) throw new Error('the session is already initialized');
-    this.restorables.clear();
+    this.#negotiator.clear();
     this.#cache = {};
-    const stored = await this.#negotiator.load(params);
-    if (signal.aborted || scope.aborted) return undefined;
-    if (stored) {
+    const stored = await this.#negotiator.loadInTurn(params, AbortSignal.any([signal, scope]));
+    if (signal.aborted || scope.aborted) {
+      await this.#negotiator.endTurn();
+      return undefined;
+    }
+    if (stored && this.#host.options.validate !== 'ping') {
       this.#machine.enter({ name: 'resuming', session: stored });
       return stored;
     }
     this.#machine.enter({ name: 'negotiating' });
     try {
+      if (stored) return this.#enterProven(stored, await this.#negotiator.proven(stored, params, scope));
       const session = await this.#negotiator.handshake(params, AbortSignal.any([signal, scope]), this.#negotiator.timeout);
       this.#reachable = true;
       this.#machine.enter({ name: 'negotiating', session });
       return session;
     } catch (error) {
+      await this.#negotiator.endTurn();
       if (!scope.aborted) {
         const denied = this.#host.options.authProvider !== undefined && !(error instanceof RepriseError);
         this.#machine.enter({ name: denied ? 'authorizing' : 'failed', error: error as Error });
@@ -118,8 +130,12 @@ export class Lifecycle {
     const { state } = this;
     if (state.name === 'negotiating' && state.session && this.#params) {
       const scope = this.#scope.signal;
-      const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#negotiator.timeout, message);
-      if (!scope.aborted) this.#open(session);
+      try {
+        const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#negotiator.timeout, message);
+        if (!scope.aborted) this.#open(session);
+      } finally {
+        await this.#negotiator.endTurn();
+      }
     } else if (state.name === 'resuming' && this.#host.options.listen !== false) {
       this.#stopProving = after(LISTENER, () => void this.#host.prove().catch(() => {}));
     }
@@ -173,15 +189,34 @@ export class Lifecycle {
     if (!('session' in state) || state.session?.generation !== session.generation) return;
     if (!this.#machine.enter({ name: 'lost', session, reason })) return;
     this.#stopProving();
-    this.#stopListening();
+    void this.#listener.stop();
     // What is in flight on it may still be answered, over HTTP; a pipe has nothing left.
     if (session.link.kind === 'pipe') void session.link.close().catch(() => {});
   }
 
   /** The server granted a request: what that changed is to hold on the next session too. */
-  granted(change: Change): void {
-    if ('uri' in change) this.#negotiator.keeper?.subscribe(change.uri, change.subscribed);
-    else this.#negotiator.keeper?.update(change);
+  granted(request: JSONRPCRequest): void {
+    const { keeper } = this.#negotiator;
+    const tool = request.method === 'tools/call' ? request.params?.['name'] : undefined;
+    if (typeof tool === 'string') keeper?.count(tool);
+    const change = this.restorables.note(request);
+    if (!change) return;
+    if ('uri' in change) keeper?.subscribe(change.uri, change.subscribed);
+    else keeper?.update(change);
+  }
+
+  /** What the user keeps with the session. */
+  get user(): UserState {
+    return this.#negotiator.user;
+  }
+
+  async update(change: (session: UserState) => UserChange): Promise<void> {
+    if (typeof change !== 'function') throw new TypeError('update(change): the change must be a function');
+    const { state } = this;
+    if (!('session' in state) && !this.#renewal) {
+      throw new ClosedError(`The session is not open (it is ${state.name}).`, { advice: 'Nothing was changed: connect first.', outcome: 'not-sent' });
+    }
+    await this.#negotiator.changeUser(change);
   }
 
   get restorables(): Restorables {
@@ -215,7 +250,7 @@ export class Lifecycle {
     this.#scope.abort(new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' }));
     this.#renewal = undefined;
     this.#stopProving();
-    this.#stopListening();
+    const quiet = this.#listener.stop();
     // A server that is known to be away need not be waited for, and one that has forgotten the session need not be told.
     const present = state.name !== 'lost' && state.name !== 'backoff' && (this.#reachable || state.name === 'resuming');
     let ending = what === 'end';
@@ -226,6 +261,7 @@ export class Lifecycle {
     }
     if (session && ending && present) await session.link.end(expiring(END_TIMEOUT));
     await session?.link.close().catch((error: unknown) => this.#host.report(error as Error));
+    await quiet;
     await this.#negotiator.close();
     this.#machine.enter({ name: 'closed' });
   }
@@ -273,12 +309,20 @@ export class Lifecycle {
     }
   }
 
+  #enterProven(stored: ActiveSession, session: ActiveSession): ActiveSession {
+    this.#open(session);
+    this.accepted(session);
+    if (session !== stored) this.#host.tell('reset', { reason: 'the server forgot the stored session', adopted: session.resumed });
+    return session;
+  }
+
   /** From here on calls go to the session, and it is listened to. */
   #open(session: ActiveSession): void {
     if (!this.#machine.enter({ name: session.resumed ? 'resuming' : 'ready', session })) return;
     this.#cache = {};
+    if (session.resumed) return;
     this.#used();
-    if (!session.resumed) this.#listen(session);
+    this.#listen(session);
   }
 
   #used(): void {
@@ -294,38 +338,32 @@ export class Lifecycle {
   }
 
   #listen(session: ActiveSession): void {
-    this.#stopListening();
-    const { options, wire, tell, prove } = this.#host;
-    if (options.listen === false || !session.link.listen || this.session !== session) return;
-    let told = '';
-    this.#stream = new ServerStream(
-      session.link,
-      {
-        hear: wire.hearOn(session.link),
-        onUp: () => {
-          told = '';
-          if (this.state.name === 'degraded') this.#machine.enter({ name: 'ready', session });
-        },
-        onDown: (reason, retrying) => {
-          this.#machine.enter({ name: 'degraded', session, reason });
-          // The same news again and again is none.
-          if (told === reason) return;
-          told = reason;
-          tell('degraded', { reason, retrying });
-        },
-        onCursor: (eventId) => this.#negotiator.keeper?.update({ cursor: eventId }),
-        onCursorLost: (reason) => {
-          this.#forgetCache();
-          tell('cursorLost', { reason });
-        },
-        prove,
-      },
-      session.resumed ? this.record?.cursor : undefined,
-    );
+    if (this.#host.options.listen === false || !session.link.listen || this.session !== session) return;
+    this.#listener.start(session);
   }
 
-  #stopListening(): void {
-    this.#stream?.stop();
-    this.#stream = undefined;
+  #streamHost(session: ActiveSession): StreamHost {
+    const { wire, tell, prove } = this.#host;
+    let told = '';
+    return {
+      hear: wire.hearOn(session.link),
+      onUp: () => {
+        told = '';
+        if (this.state.name === 'degraded') this.#machine.enter({ name: 'ready', session });
+      },
+      onDown: (reason, retrying) => {
+        this.#machine.enter({ name: 'degraded', session, reason });
+        // The same news again and again is none.
+        if (told === reason) return;
+        told = reason;
+        tell('degraded', { reason, retrying });
+      },
+      onCursor: (eventId) => this.#negotiator.keeper?.update({ cursor: eventId }),
+      onCursorLost: (reason) => {
+        this.#forgetCache();
+        tell('cursorLost', { reason });
+      },
+      prove,
+    };
   }
 }

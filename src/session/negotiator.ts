@@ -1,19 +1,24 @@
 import type { InitializeRequest, JSONRPCNotification } from '@modelcontextprotocol/sdk/types.js';
-import { SessionLostError, StoreError } from '../errors.ts';
+import { BadServerError, SessionLostError, StoreError } from '../errors.ts';
 import type { Connector, Link } from '../links/link.ts';
 import { DEFAULTS, type SessionOptions } from '../options.ts';
 import type { Tell } from './events.ts';
 import { shakeHands } from './handshake.ts';
-import { SessionKeeper, sessionKey } from './keeper.ts';
+import { SessionKeeper } from './keeper.ts';
+import { sessionKey } from './key.ts';
 import { handshakeError, late } from './outcome.ts';
+import type { Lock } from '../storage/store.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
-import { expiring } from '../timers.ts';
+import { type Backoff, backoffDelay, expiring } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
+import { askChange, type KeptState, type UserChange, type UserState, userState, withState } from './user-state.ts';
 import type { Wire } from './wire.ts';
 
 /** How long the end of a session on the server is waited for, in ms. */
 export const END_TIMEOUT = 2000;
+/** How often a process that waits for its turn looks whether it is needed any more. */
+const LOOK: Backoff = { min: 50, max: 500, factor: 2, floor: 0.5 };
 /** Sessions known to be lost, at the most: the oldest are forgotten. */
 const MOST_LOST = 100;
 
@@ -38,13 +43,18 @@ export class Negotiator {
   #keeper: SessionKeeper | undefined;
   #key: string | undefined;
   #toldUnstored = false;
+  /** What the user keeps with a session that has no record. */
+  #kept: KeptState = {};
   #generation = 0;
+  /** The turn to make a session, while this process has it. */
+  #turn: Lock | undefined;
   /** The ends of our sessions that lost to another process's: on their way to the server. */
   #farewell: Promise<unknown> = Promise.resolve();
 
   constructor(connector: Connector, host: NegotiatorHost) {
     this.#connector = connector;
     this.#host = host;
+    this.clear();
   }
 
   get keeper(): SessionKeeper | undefined {
@@ -65,11 +75,87 @@ export class Negotiator {
     await this.#connector.finishAuth(authorizationCode);
   }
 
+  /** Nothing is known of a session yet. */
+  clear(): void {
+    const { metadata } = this.#host.options;
+    this.restorables.clear();
+    this.#kept = metadata === undefined ? {} : { metadata };
+  }
+
   /** The stored session, if there is one to take up. */
   async load(params: Params): Promise<ActiveSession | undefined> {
     this.#keeper ??= await this.#createKeeper();
     const record = await this.#keeper?.load(params, this.#lost);
     return record && this.#takeUp(record);
+  }
+
+  /**
+   * The same, or the turn to make one: of all processes that find none, one makes it, and the others find that. The turn lasts until
+   * {@link endTurn}.
+   */
+  async loadInTurn(params: Params, scope: AbortSignal): Promise<ActiveSession | undefined> {
+    const stored = await this.load(params);
+    if (stored) return stored;
+    if (!this.#keeper) return undefined;
+    this.#turn = await this.#takeTurn(scope);
+    const made = await this.load(params);
+    if (made) await this.endTurn();
+    return made;
+  }
+
+  /** Whoever waits for a turn may have it. */
+  async endTurn(): Promise<void> {
+    const turn = this.#turn;
+    this.#turn = undefined;
+    await turn?.release();
+  }
+
+  /**
+   * Waits for a turn to make a session, or for one that another process has made meanwhile. Where neither comes, it goes on without:
+   * then compare-and-set decides whose session it is.
+   */
+  async #takeTurn(scope: AbortSignal): Promise<Lock | undefined> {
+    const end = performance.now() + this.timeout / 2;
+    for (let looks = 0; this.#keeper && performance.now() < end; looks++) {
+      try {
+        return await this.#keeper.lock('handshake', AbortSignal.any([scope, expiring(backoffDelay(LOOK, looks))]));
+      } catch {
+        if (scope.aborted || (await this.#keeper.peek(this.#lost))) return undefined;
+      }
+    }
+    return undefined;
+  }
+
+  get user(): UserState {
+    return userState(this.#keeper?.record ?? this.#kept);
+  }
+
+  /** Changes what the user keeps with the session: atomically in the store, in memory where the session is not stored. */
+  async changeUser(change: (session: UserState) => UserChange): Promise<void> {
+    if (this.#keeper?.record) await this.#keeper.edit(change);
+    else this.#kept = withState(this.#kept, askChange(this.user, change));
+  }
+
+  /** A stored session of which the server says that it still knows it, or the one in its place. Rejects where it says nothing. */
+  async proven(stored: ActiveSession, params: Params, scope: AbortSignal): Promise<ActiveSession> {
+    let session = stored;
+    while (session.resumed && !(await this.#proves(session))) session = await this.successor(params, scope);
+    scope.throwIfAborted();
+    return session;
+  }
+
+  async #proves({ id, link }: ActiveSession): Promise<boolean> {
+    try {
+      await this.#host.wire.ask(link, { method: 'ping' }, this.timeout);
+    } catch (error) {
+      if (error instanceof SessionLostError && id !== undefined) {
+        this.noteLost(id);
+        return false;
+      }
+      // An error is an answer too.
+      if (!(error instanceof BadServerError)) throw error;
+    }
+    return true;
   }
 
   noteLost(id: string): void {
@@ -79,6 +165,7 @@ export class Negotiator {
 
   /** Lets go of what its sessions share. */
   async close(): Promise<void> {
+    await this.endTurn();
     await this.#farewell;
     this.#connector.close();
   }
@@ -86,6 +173,15 @@ export class Negotiator {
   /** What comes after a lost session: another process's, if one was quicker, or a new one, with everything restored. */
   async successor(params: Params, scope: AbortSignal): Promise<ActiveSession> {
     const deadline = performance.now() + this.timeout;
+    const turn = await this.#takeTurn(scope);
+    try {
+      return await this.#succeed(params, scope, deadline);
+    } finally {
+      await turn?.release();
+    }
+  }
+
+  async #succeed(params: Params, scope: AbortSignal, deadline: number): Promise<ActiveSession> {
     for (;;) {
       const record = await this.#keeper?.load(params, this.#lost);
       scope.throwIfAborted();
@@ -145,23 +241,20 @@ export class Negotiator {
     if (ending.type !== 'accepted' && ending.type !== 'ended') throw handshakeError(ending, this.#connector.address?.url ?? 'the server', session.link.kind === 'pipe');
     const { address } = this.#connector;
     if (!this.#keeper || !address || session.id === undefined) return session;
-    const { principal, metadata } = this.#host.options;
-    const record = await this.#keeper.claim(
-      {
-        v: 1,
-        id: session.id,
-        url: address.url,
-        ...(principal === undefined ? {} : { principal }),
-        capabilities: params.capabilities,
-        initialized: session.initialized,
-        createdAt: session.createdAt,
-        lastUsedAt: Date.now(),
-        expiresAt: null,
-        ...this.restorables.snapshot(),
-        ...(metadata === undefined ? {} : { metadata }),
-      },
-      this.#lost,
-    );
+    const { principal } = this.#host.options;
+    const made: SessionRecord = {
+      v: 1,
+      id: session.id,
+      url: address.url,
+      ...(principal === undefined ? {} : { principal }),
+      capabilities: params.capabilities,
+      initialized: session.initialized,
+      createdAt: session.createdAt,
+      lastUsedAt: Date.now(),
+      expiresAt: null,
+      ...this.restorables.snapshot(),
+    };
+    const record = await this.#keeper.claim(withState(made, this.#kept), this.#lost);
     if (record.id === session.id) return session;
     this.#dismiss(session);
     return this.#takeUp(record);

@@ -7,6 +7,9 @@ export interface SessionRecord {
   readonly id: string;
   /** Origin and path of the server that minted the id; it is sent nowhere else. */
   readonly url: string;
+  /** A digest of the URL's query, and the session's name. Absent in what older versions wrote; the key says both. */
+  readonly query?: string;
+  readonly name?: string;
   readonly principal?: string;
   /** What the client said of itself: a client that says something else must not take this session up. */
   readonly capabilities: InitializeRequest['params']['capabilities'];
@@ -17,14 +20,38 @@ export interface SessionRecord {
   readonly lastUsedAt: number;
   /** Unix time in ms after which the session is not taken up; `null`: never. */
   readonly expiresAt: number | null;
+  /** The session's own TTL in ms; `null`: it never expires. Absent: as long as the client says that uses it. */
+  readonly ttl?: number | null;
   /** Resource URIs, restored on a new session. */
   readonly subscriptions: readonly string[];
   readonly logLevel?: string;
   /** The newest event id of the server-to-client stream. */
   readonly cursor?: string;
+  /** What belongs to the user, see `UserState`. */
   readonly metadata?: Readonly<Record<string, unknown>>;
+  readonly data?: Readonly<Record<string, unknown>>;
+  /** How often each tool has answered, by name. */
+  readonly calls?: Readonly<Record<string, number>>;
   /** What the layers above know of this session's server and want the next process to know. It ends with the session. */
   readonly cache?: Readonly<Record<string, unknown>>;
+}
+
+/** No clock is so much ahead of another, in ms. */
+const MOST_SKEW = 24 * 3_600_000;
+
+/**
+ * Whether a session is not to be taken up any more. A last use in the future is another machine's clock, or our own that was set back:
+ * the session then lives longer by that much, up to a day, and its next use puts the time right. What lies further ahead is no time of
+ * a use, and such a session counts as expired.
+ */
+export function isExpired({ expiresAt, lastUsedAt }: Pick<SessionRecord, 'expiresAt' | 'lastUsedAt'>, now: number): boolean {
+  return expiresAt !== null && (expiresAt <= now || lastUsedAt - now > MOST_SKEW);
+}
+
+/** When a session expires, by its last use. `usual`: the TTL of one that has none of its own, in ms. */
+export function expiryOf({ lastUsedAt, ttl }: Pick<SessionRecord, 'lastUsedAt' | 'ttl'>, usual: number): number | null {
+  const lasts = ttl === undefined ? usual : ttl;
+  return lasts === null || lasts === Number.POSITIVE_INFINITY ? null : lastUsedAt + lasts;
 }
 
 /** Printable ASCII, as the spec asks (2025-11-25, Transports, Session Management), and of a length that a header can carry. */
@@ -62,6 +89,20 @@ export function parseRecord(text: string): SessionRecord {
   } catch {
     throw new TypeError('it is not JSON');
   }
+  return checkRecord(value);
+}
+
+/** The same of one that is there already; `undefined` where it makes no sense. */
+export function readable(text: string): SessionRecord | undefined {
+  try {
+    return parseRecord(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Checks what should be a record, as {@link parseRecord} does. */
+export function checkRecord(value: unknown): SessionRecord {
   if (!isObject(value)) throw new TypeError('it is not an object');
   if (value['v'] !== 1) throw new TypeError(`its version is ${typeof value['v'] === 'number' ? value['v'] : 'unknown'}; this library reads version 1`);
   for (const [name, valid] of Object.entries(CHECKS)) {
@@ -71,21 +112,27 @@ export function parseRecord(text: string): SessionRecord {
 }
 
 const isTime = (value: unknown): boolean => typeof value === 'number' && Number.isFinite(value) && value >= 0;
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 const optional = (check: (value: unknown) => boolean) => (value: unknown) => value === undefined || check(value);
 
 const CHECKS: Readonly<Record<string, (value: unknown) => boolean>> = {
   id: isSessionId,
   url: (value) => typeof value === 'string' && URL.canParse(value),
+  query: optional((value) => typeof value === 'string'),
+  name: optional((value) => typeof value === 'string'),
   principal: optional((value) => typeof value === 'string'),
   capabilities: isObject,
   initialized: isInitializeResult,
   createdAt: isTime,
   lastUsedAt: isTime,
   expiresAt: (value) => value === null || isTime(value),
+  ttl: optional((value) => value === null || (isTime(value) && value !== 0)),
   subscriptions: (value) => Array.isArray(value) && value.every((uri) => typeof uri === 'string'),
   logLevel: optional((value) => typeof value === 'string'),
   cursor: optional((value) => typeof value === 'string' && value.length <= 1024 && /^[\x20-\x7e\x80-\uffff]+$/.test(value)),
   metadata: optional(isObject),
+  data: optional(isObject),
+  calls: optional((value) => isObject(value) && Object.values(value).every(isCount)),
   cache: optional(isObject),
 };
 

@@ -3,7 +3,7 @@ import type { SessionRecord } from './record.ts';
 import type { OwnRequest } from './wire.ts';
 
 /** What a granted request changed. */
-export type Change = { readonly uri: string; readonly subscribed: boolean } | { readonly logLevel: string };
+type Change = { readonly uri: string; readonly subscribed: boolean } | { readonly logLevel: string };
 
 /** What was asked of a session, by this client or by another on the same one, that must hold on the next one too. */
 export class Restorables {

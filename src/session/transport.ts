@@ -18,6 +18,7 @@ import { createEvents, type EventCounts, type SessionEmitter, type Tell } from '
 import { Lifecycle } from './lifecycle.ts';
 import type { Parcel } from './parcel.ts';
 import type { StateName } from './state.ts';
+import type { UserChange, UserState } from './user-state.ts';
 import { type CancelHow, Wire } from './wire.ts';
 
 /** What is known of a session. */
@@ -35,7 +36,9 @@ export interface SessionInfo {
   readonly lastUsedAt: number | undefined;
   /** When it is no longer taken up; `undefined` where it is not stored, or never expires. */
   readonly expiresAt: number | undefined;
-  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly metadata: UserState['metadata'];
+  /** The user's state object, as this process knows it; another one may have changed it. */
+  readonly data: UserState['data'];
 }
 
 /**
@@ -58,7 +61,6 @@ export class SessionTransport implements Transport {
   /** @internal How often each event was told. */
   readonly told: Readonly<EventCounts>;
 
-  readonly #options: SessionOptions;
   readonly #wire: Wire;
   readonly #lifecycle: Lifecycle;
   readonly #delivery: Delivery;
@@ -69,7 +71,6 @@ export class SessionTransport implements Transport {
   /** @throws TypeError or RangeError for a target or an option that makes no sense */
   constructor(target: Target, options: SessionOptions = {}) {
     checkSessionOptions(options);
-    this.#options = options;
     const { events, tell, told } = createEvents(options.on ?? {}, (error) => this.#report(error));
     this.events = events;
     this.tell = tell;
@@ -105,7 +106,7 @@ export class SessionTransport implements Transport {
       createdAt: session?.createdAt,
       lastUsedAt,
       expiresAt: (stored && record?.expiresAt) || undefined,
-      metadata: record?.metadata ?? this.#options.metadata ?? {},
+      ...this.#lifecycle.user,
     };
   }
 
@@ -120,9 +121,23 @@ export class SessionTransport implements Transport {
     return this.#wire.dropped;
   }
 
+  /**
+   * Changes what is kept with the session: `metadata`, and `data`, a small state object. With a store this is atomic among all
+   * processes, and it outlives them and the server's session, but not the `ttl`; without one it lasts as long as the client is connected.
+   *
+   * @param change - is told what is there, and returns what is to take its place; asked again where somebody else was quicker
+   * @returns the session, with what is kept now
+   * @throws TypeError or RangeError for what cannot be kept (JSON objects; `data` of at most 64 KB); ClosedError where the client is not
+   *   connected; StoreError when others were quicker every time
+   */
+  async update(change: (session: UserState) => UserChange): Promise<SessionInfo> {
+    await this.#lifecycle.update(change);
+    return this.session;
+  }
+
   /** @internal Whether several requests can go out in one POST. */
-  get takesArrays(): boolean {
-    return this.#delivery.parcels.takesArrays(this.#lifecycle.session);
+  takesArrays(anyVersion = false): boolean {
+    return this.#delivery.parcels.takesArrays(this.#lifecycle.session, anyVersion);
   }
 
   /** @internal Collects `size` requests that are to go out in one POST; `anyVersion`: whatever version of the protocol is spoken. */
@@ -203,8 +218,7 @@ export class SessionTransport implements Transport {
 
   async #request(message: JSONRPCRequest, options: TransportSendOptions): Promise<void> {
     const call = this.#wire.open(message, (answer) => {
-      const change = 'result' in answer ? this.#lifecycle.restorables.note(message) : undefined;
-      if (change) this.#lifecycle.granted(change);
+      if ('result' in answer) this.#lifecycle.granted(message);
       // The SDK handles notifications a microtask later, and by then would have dropped the progress handler of an answered call.
       queueMicrotask(() => this.#toClient(answer));
     });

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { dirname, join } from 'node:path';
 import { StoreError } from '../errors.ts';
+import { sleep } from '../timers.ts';
 
 /**
  * Atomic changes of single files among the processes of one machine, without a lock that could be held too long.
@@ -24,11 +24,15 @@ const PATIENCE = 1_000;
 const GIVE_UP = 3_000;
 /** The age from which a temporary directory or a claim is an orphan, in ms. */
 const ORPHAN_AGE = 5 * 60_000;
+/** The age from which a lock's record is of no use, in ms. One that is held is written anew more often, whatever its ttl. */
+const LOCK_AGE = 30 * 24 * 3_600_000;
 
 const TEMPORARY = '.tmp';
 const CLAIM = '.claim';
 /** Our own names only: the directory may hold what belongs to others. */
 const LEFTOVER = /^(?:[0-9a-f-]{36}\.tmp|[0-9a-f]{64}\.claim)$/;
+/** The name of a record's file. */
+export const RECORD = /^[0-9a-f]{64}$/;
 
 /**
  * Replaces the content of a file (0600), flushed to the disk. The directory is created when missing, with mode 0700.
@@ -83,15 +87,31 @@ export async function removeFile(directory: string, name: string, check: () => P
 
 /** Removes what dead writers left behind, once it is older than five minutes. Best effort: never rejects. */
 export async function sweepOrphans(directory: string): Promise<void> {
-  const names = await readdir(directory).catch(() => []);
-  for (const name of names) {
-    if (!LEFTOVER.test(name)) continue;
-    const path = join(directory, name);
-    const since = await stat(path).catch(() => undefined);
-    if (since === undefined || !(Date.now() - since.mtimeMs > ORPHAN_AGE)) continue;
+  for (const name of await olderThan(ORPHAN_AGE, directory, LEFTOVER)) {
     // Should its owner only have been paused, then it finds its claim broken and tries again.
-    await rm(path, { recursive: true, force: true }).catch(() => undefined);
+    await rm(join(directory, name), { recursive: true, force: true }).catch(() => undefined);
   }
+}
+
+/** Removes the records of locks that nobody has had for 30 days. Best effort: never rejects. */
+export async function sweepLocks(directory: string): Promise<void> {
+  for (const name of await olderThan(LOCK_AGE, directory, RECORD)) {
+    const still = async (): Promise<boolean> => isOlderThan(LOCK_AGE, join(directory, name));
+    await removeFile(directory, name, still).catch(() => undefined);
+  }
+}
+
+async function olderThan(age: number, directory: string, pattern: RegExp): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of await readdir(directory).catch(() => [])) {
+    if (pattern.test(name) && (await isOlderThan(age, join(directory, name)))) found.push(name);
+  }
+  return found;
+}
+
+async function isOlderThan(age: number, path: string): Promise<boolean> {
+  const there = await stat(path).catch(() => undefined);
+  return there !== undefined && Date.now() - there.mtimeMs > age;
 }
 
 interface Change {
@@ -133,8 +153,20 @@ async function makeTemporary(directory: string, temporary: string): Promise<void
     await mkdir(temporary, { mode: 0o700 });
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) throw error;
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(directory);
     await mkdir(temporary, { mode: 0o700 });
+  }
+}
+
+/** Makes a directory and its missing parents, and makes them survive a power failure: the name of each is kept by the one above. */
+async function makeDirectory(directory: string): Promise<void> {
+  const first = await mkdir(directory, { recursive: true, mode: 0o700 });
+  if (first === undefined) return;
+  for (let made = directory; made.length >= first.length; made = dirname(made)) {
+    await flushDirectory(dirname(made)).catch((error: unknown) => {
+      // It is not ours, and others may only write there.
+      if (!hasCode(error, 'EACCES', 'EPERM')) throw error;
+    });
   }
 }
 
@@ -161,7 +193,7 @@ async function claimed(temporary: string, claim: string, end: number): Promise<b
     }
     if (now > end) throw new StoreError(`A stored value could not be claimed within ${GIVE_UP / 1_000} s.`, { cause: refused });
     // Claims stand for a fraction of a millisecond; the random part keeps waiting processes out of step.
-    await delay(1 + Math.random() * 3);
+    await sleep(1 + Math.random() * 3);
   }
 }
 

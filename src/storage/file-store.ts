@@ -1,7 +1,8 @@
 import { open, readdir, readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { StoreError } from '../errors.ts';
-import { hasCode, removeFile, replaceFile, sweepOrphans } from './file-claim.ts';
+import { type Values, withLocks } from './cas-lock.ts';
+import { hasCode, RECORD, removeFile, replaceFile, sweepLocks, sweepOrphans } from './file-claim.ts';
 import { fileName, packRecord, readHeaderLine, unpackRecord, type Reading } from './file-envelope.ts';
 import { expectRevision, Lifetime, newRevision, requireExpectation, requireString } from './rules.ts';
 import type { Store, StoredValue } from './store.ts';
@@ -29,6 +30,10 @@ export interface DamagedFile {
  * about a second, and one that is paused and overtaken writes nothing when it wakes up. That rests on `rename` being
  * atomic, which local file systems guarantee; network file systems may not.
  *
+ * Locks are kept in files too, in the directory `locks` inside. The holder renews its file three times within its ttl; others look
+ * at it, in the end about once a second, and judge by their own clocks whether it is renewed. A released lock's file stays for its
+ * fencing number, until nobody has had the lock for 30 days; numbers that start anew start at the time in ms, and so above the old ones.
+ *
  * A damaged file (any flipped bit, any truncation) reads as absent, is renamed to `<name>.damaged-<time in ms>` and told to
  * `onDamaged`. `keys` looks at headers only: it skips damaged ones, and still yields a key of which only the value is damaged.
  *
@@ -41,22 +46,30 @@ export interface DamagedFile {
  */
 export function fileStore(directory: string, options: FileStoreOptions = {}): Store {
   if (typeof directory !== 'string' || directory === '') throw new TypeError('A file store needs the path of a directory.');
-  return new FileStore(resolve(directory), options.onDamaged);
+  const path = resolve(directory);
+  const locks = join(path, LOCKS);
+  return withLocks(new Files(path, options.onDamaged), new Files(locks, options.onDamaged, () => sweepLocks(locks)));
 }
+
+/** The directory of the locks' records, inside the store's own: no file of a value has this name. */
+const LOCKS = 'locks';
 
 type Found = Reading<StoredValue> | { readonly state: 'absent' };
 
-class FileStore implements Store {
+class Files implements Values {
   readonly #directory: string;
   readonly #onDamaged: FileStoreOptions['onDamaged'];
   readonly #lifetime = new Lifetime();
   /** The last change of each file that is not over yet: our own changes take turns, only other processes are waited for. */
   readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #sweep: () => Promise<void>;
   #swept = false;
 
-  constructor(directory: string, onDamaged: FileStoreOptions['onDamaged']) {
+  /** @param sweep - What is to be cleaned up on first use, besides what dead writers left behind. */
+  constructor(directory: string, onDamaged: FileStoreOptions['onDamaged'], sweep = async (): Promise<void> => undefined) {
     this.#directory = directory;
     this.#onDamaged = onDamaged;
+    this.#sweep = () => sweepOrphans(directory).then(sweep);
   }
 
   async get(key: string): Promise<StoredValue | undefined> {
@@ -110,7 +123,7 @@ class FileStore implements Store {
   async *#keys(prefix: string): AsyncGenerator<string> {
     const names = await this.#run('list', () => readdir(this.#directory).catch(absent));
     for (const name of names ?? []) {
-      if (!/^[0-9a-f]{64}$/.test(name)) continue;
+      if (!RECORD.test(name)) continue;
       const key = await this.#run('list', () => this.#keyIn(name));
       if (key?.startsWith(prefix)) yield key;
     }
@@ -171,7 +184,7 @@ class FileStore implements Store {
       if (!this.#swept) {
         this.#swept = true;
         // Beside the work, not before it; but within the lifetime, so that close() waits for it.
-        void this.#lifetime.run(() => sweepOrphans(this.#directory));
+        void this.#lifetime.run(this.#sweep);
       }
       try {
         return await work();

@@ -1,8 +1,10 @@
 import { createStore, get, keys, promisifyRequest, update, type UseStore } from 'idb-keyval';
 import { ConflictError, StoreError } from '../errors.ts';
-import { expectRevision, Lifetime, newRevision, requireExpectation, requireString } from './rules.ts';
 import { after } from '../timers.ts';
+import { casClaimer, joined, type Values } from './cas-lock.ts';
+import { expectRevision, Lifetime, newRevision, requireExpectation, requireString } from './rules.ts';
 import type { Store, StoredValue } from './store.ts';
+import { webClaimer } from './web-lock.ts';
 
 /** How long an operation may take, in ms. Some browsers leave the opening of a database hanging for ever. */
 const LIMIT = 3_000;
@@ -15,6 +17,9 @@ const ENTRIES = 'entries';
  * Nothing happens before the first use: the database is opened then, and once more whenever the browser has closed it. Every
  * operation ends within 3 s; one that would take longer is taken back, so that it writes nothing later.
  *
+ * Locks are the browser's own (Web Locks) where it has them: they end with their tab. Elsewhere, as on a page without TLS, they are
+ * records in the database; a tab in the background may be too slow to renew those.
+ *
  * Every method rejects with a `TypeError` for a key or value that is not a string, and with a {@link StoreError} when IndexedDB is
  * missing, fails or hangs (the reason is its `cause`) and after `close()`.
  *
@@ -23,7 +28,10 @@ const ENTRIES = 'entries';
  */
 export function indexedDbStore(name = 'mcp-reprise'): Store {
   if (typeof name !== 'string' || name === '') throw new TypeError('An IndexedDB store needs the name of a database.');
-  return new IndexedDbStore(name);
+  // In the same database, and no value has a key that is not a string.
+  const records = new Entries(name, (key) => ['lock', key]);
+  const { locks } = (globalThis.navigator ?? {}) as { readonly locks?: LockManager };
+  return joined(new Entries(name, (key) => key), records, locks ? webClaimer(locks, name, records) : casClaimer(records));
 }
 
 interface Connection {
@@ -32,18 +40,21 @@ interface Connection {
   database?: IDBDatabase;
 }
 
-class IndexedDbStore implements Store {
+class Entries implements Values {
   readonly #name: string;
+  readonly #id: (key: string) => IDBValidKey;
   readonly #lifetime = new Lifetime();
   #connection: Connection | undefined;
 
-  constructor(name: string) {
+  /** @param id - The key in the database that stands for one of ours. */
+  constructor(name: string, id: (key: string) => IDBValidKey) {
     this.#name = name;
+    this.#id = id;
   }
 
   async get(key: string): Promise<StoredValue | undefined> {
     requireString('key', key);
-    return this.#run(async (use) => storedValue(await get<unknown>(key, use)));
+    return this.#run(async (use) => storedValue(await get<unknown>(this.#id(key), use)));
   }
 
   async set(key: string, value: string, expected?: string | null): Promise<string> {
@@ -57,7 +68,7 @@ class IndexedDbStore implements Store {
         expectRevision(storedValue(before)?.revision, expected);
         return { value, revision };
       };
-      await update<unknown>(key, checked, use);
+      await update<unknown>(this.#id(key), checked, use);
       return revision;
     });
   }
@@ -67,10 +78,10 @@ class IndexedDbStore implements Store {
     requireExpectation(expected);
     return this.#run((use) =>
       use('readwrite', async (entries) => {
-        const before = storedValue(await promisifyRequest<unknown>(entries.get(key)));
+        const before = storedValue(await promisifyRequest<unknown>(entries.get(this.#id(key))));
         expectRevision(before?.revision, expected);
         if (before === undefined) return false;
-        entries.delete(key);
+        entries.delete(this.#id(key));
         await promisifyRequest(entries.transaction);
         return true;
       }),

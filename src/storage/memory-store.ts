@@ -1,9 +1,10 @@
+import { Locks } from './locks.ts';
 import { expectRevision, Lifetime, newRevision, requireExpectation, requireString } from './rules.ts';
-import type { Store, StoredValue } from './store.ts';
+import type { Lock, LockOptions, Store, StoredValue } from './store.ts';
 
 /**
  * A store in this process's memory: nothing outlives the process, and nothing is shared with another one. Each call makes a
- * store of its own.
+ * store of its own. A lock lasts until it is released: who holds it lives as long as who waits for it, so its ttl is of no use here.
  *
  * Every method rejects with a `TypeError` for a key or value that is not a string, and with a `StoreError` after `close()`,
  * which also forgets what was stored.
@@ -16,6 +17,9 @@ class MemoryStore implements Store {
   // A Map, not an object: `__proto__` is a key like any other.
   readonly #entries = new Map<string, StoredValue>();
   readonly #lifetime = new Lifetime();
+  #fence = 0;
+  // Who waits here for its turn waits for nobody else.
+  readonly #locks = new Locks(async () => ({ fence: ++this.#fence, release: async () => undefined }));
 
   async get(key: string): Promise<StoredValue | undefined> {
     requireString('key', key);
@@ -57,8 +61,12 @@ class MemoryStore implements Store {
     }
   }
 
+  async lock(key: string, options: LockOptions): Promise<Lock> {
+    return this.#locks.lock(key, options);
+  }
+
   async close(): Promise<void> {
-    await this.#lifetime.close();
+    await Promise.all([this.#lifetime.close(), this.#locks.close()]);
     this.#entries.clear();
   }
 }

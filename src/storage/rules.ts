@@ -1,4 +1,6 @@
 import { ConflictError, StoreError } from '../errors.ts';
+import { LONGEST_TIMER } from '../timers.ts';
+import type { LockOptions } from './store.ts';
 
 /** What every adapter does the same way: the check of its input, of an expected revision, of being open, and new revisions. */
 
@@ -10,6 +12,15 @@ export function requireString(what: string, value: unknown): asserts value is st
 /** @throws TypeError when `expected` is neither a revision nor `null` nor `undefined`. */
 export function requireExpectation(expected: unknown): asserts expected is string | null | undefined {
   if (expected !== undefined && expected !== null) requireString('expected revision', expected);
+}
+
+/** @throws TypeError or RangeError when a lock cannot be asked for like that. */
+export function requireLock(key: unknown, options: unknown): asserts options is LockOptions {
+  requireString('lock key', key);
+  const { ttl, signal } = (options ?? {}) as { readonly [K in keyof LockOptions]?: unknown };
+  if (typeof ttl !== 'number') throw new TypeError(`The ttl of a lock must be a number of milliseconds, not ${describe(ttl)}.`);
+  if (!(ttl > 0 && ttl <= LONGEST_TIMER)) throw new RangeError(`The ttl of a lock must be above 0 and at most ${LONGEST_TIMER} ms, not ${ttl}.`);
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw new TypeError('The signal of a lock must be an AbortSignal.');
 }
 
 function describe(value: unknown): string {
@@ -35,6 +46,10 @@ export function newRevision(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
+export function closedError(): StoreError {
+  return new StoreError('The store is closed.');
+}
+
 /** Whether a store is open, and what it is still doing. */
 export class Lifetime {
   #closed = false;
@@ -42,7 +57,7 @@ export class Lifetime {
 
   /** @throws {@link StoreError} after {@link close}. */
   check(): void {
-    if (this.#closed) throw new StoreError('The store is closed.');
+    if (this.#closed) throw closedError();
   }
 
   /** Runs `work` if the store is open, and lets {@link close} wait for it. */

@@ -22,8 +22,34 @@ export interface Store {
   delete(key: string, expected?: string): Promise<boolean>;
   /** The keys that start with `prefix`, in no particular order. */
   keys(prefix: string): AsyncIterable<string>;
-  /** Lets go of what the store holds. Every later use rejects with {@link StoreError}. */
+  /**
+   * Takes a lock that is exclusive among all who share the store: processes, tabs, machines. Waits for it as long as it takes.
+   *
+   * It is renewed for as long as its holder lives. One that is not, for `ttl` ms, is taken over by the next: its holder was killed,
+   * or paused too long, and then learns of it by {@link Lock.lost}. Since it learns of it late, what it writes has to carry the
+   * {@link Lock.fence}. Locks have keys of their own: a lock and a value of one key know nothing of each other.
+   *
+   * @throws {@link StoreError} when the store fails or is closed meanwhile; the reason of `options.signal` when that aborts.
+   */
+  lock(key: string, options: LockOptions): Promise<Lock>;
+  /** Releases its locks and lets go of what else the store holds. Every later use rejects with {@link StoreError}. */
   close(): Promise<void>;
+}
+
+export interface LockOptions {
+  /** How long a holder that says nothing still counts, in ms. Each holder's own word counts for its lock. */
+  readonly ttl: number;
+  /** Gives up waiting: the promise rejects with its reason. The lock itself does not end by it. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Lock {
+  /** A fencing number, greater than that of every holder of this key before. */
+  readonly fence: number;
+  /** Aborts when the lock is lost without having been released: taken over, not renewed in time, or the store was closed. */
+  readonly lost: AbortSignal;
+  /** Lets go of it, so that the next may have it at once. Does nothing where it is lost or released already. Never rejects. */
+  release(): Promise<void>;
 }
 
 export interface StoredValue {

@@ -14,11 +14,9 @@ const numbers = (count: number): string[] => Array.from({ length: count }, (_, i
 describe('concurrency', () => {
   const server = sharedServer();
 
-  it.each([
-    { limit: 8, options: { concurrency: 8 } },
-    { limit: 64, options: {} },
-  ])('a thousand calls at once take $limit connections at the most, and all are answered', async ({ limit, options }) => {
-    const client = await connected(server().url, { listen: false, ...options });
+  it('a thousand calls at once take as many connections as it says, 64 by default, and all are answered', async () => {
+    const limit = 64;
+    const client = await connected(server().url, { listen: false });
     const calls = Promise.all(numbers(1000).map((text) => say(client, 'echo', { text })));
     await waitFor(() => client.metrics().inFlight > 0);
     expect(client.metrics()).toMatchObject({ inFlight: limit, queueLength: 1000 - limit });
@@ -150,13 +148,8 @@ describe('a circuit breaker', () => {
     expect(await say(client, 'echo', { text: 'on' })).toBe('on');
     // And then nobody asks any more.
     expect(await countOf(server, 'ping')).toBe(pings);
-  });
 
-  it('opens again in the next outage, after as many failures', async () => {
-    const { client, heard } = await opened({ retry: { minTimeout: 20, maxTimeout: 50 } });
-    await server.restart();
-    await waitFor(() => heard.circuit.length === 2);
-    await say(client, 'echo', { text: 'x' });
+    // The next outage opens it after as many failures.
     await server.kill();
     const errors = [];
     for (let i = 0; i < 4; i++) errors.push((await failure(say(client, 'echo', { text: 'x' }, { retry: false })))['code']);

@@ -1,9 +1,9 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { OutcomeUnknownError, RateLimitedError, type ResilientClient } from '../../src/index.ts';
 import type { CallOptions } from '../../src/client.ts';
 import { connected, failure, heardFrom, runsOf, say, started, timed, wireOf } from '../session/clients.ts';
 import type { Behaviour } from '../support/contract.ts';
-import { type FixtureProcess, startServer } from '../support/server.ts';
+import { startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
 import { arrived, countOf, sharedServer } from './servers.ts';
 
@@ -220,12 +220,11 @@ describe('how often a call is sent again', () => {
 });
 
 describe('many calls in an outage', () => {
-  let server: FixtureProcess;
-  beforeEach(async () => void (server = await startServer()));
-  afterEach(() => server.stop());
+  const sick = sharedServer();
 
   it('G1 G2 of a server that is gone are each answered once when it is back, by hardly more requests than calls', async () => {
     const MANY = 400;
+    await using server = await startServer();
     const client = await connected(server.url, { concurrency: 16, listen: false });
     await server.kill();
     const retried = new Promise((resolve) => void client.events.once('retry', resolve));
@@ -247,25 +246,25 @@ describe('many calls in an outage', () => {
   ])('of a server that $what add a tenth to what it gets, and the bucket; then it is left alone and the calls say why', async ({ status, error }) => {
     const MANY = 300;
     const tokens = 20;
-    const client = await connected(server.url, { listen: false, retry: { minTimeout: 1, maxTimeout: 5, budget: { tokens } } });
-    await server.behave({ post: { ...always, status } });
+    const client = await connected(sick().url, { listen: false, retry: { minTimeout: 1, maxTimeout: 5, budget: { tokens } } });
+    await sick().behave({ post: { ...always, status } });
     const failures = await Promise.all(Array.from({ length: MANY }, (_, i) => failure(say(client, 'echo', { text: `${i}` }, { safe: true }))));
     for (const each of failures) {
       expect(each).toBeInstanceOf(error);
       expect(each.message).toMatch(/retry budget is empty/);
     }
-    const requests = await countOf(server, CALL);
+    const requests = await countOf(sick(), CALL);
     expect(requests).toBeGreaterThan(MANY);
     expect(requests).toBeLessThanOrEqual(MANY * 1.1 + tokens);
-    await server.behave({ post: null });
+    await sick().behave({ post: null });
     expect(await say(client, 'echo', { text: 'well again' })).toBe('well again');
   });
 
   it('are sent again as often as there is time, where the budget is off', async () => {
-    const client = await connected(server.url, { listen: false, retry: { minTimeout: 1, maxTimeout: 2, budget: false } });
-    await server.behave({ post: { onlyMethod: CALL, times: 150, status: 503 } });
+    const client = await connected(sick().url, { listen: false, retry: { minTimeout: 1, maxTimeout: 2, budget: false } });
+    await sick().behave({ post: { onlyMethod: CALL, times: 150, status: 503 } });
     const texts = Array.from({ length: 20 }, (_, i) => `${i}`);
     expect(await Promise.all(texts.map((text) => say(client, 'echo', { text }, { safe: true })))).toEqual(texts);
-    expect(await countOf(server, CALL)).toBe(170);
+    expect(await countOf(sick(), CALL)).toBe(170);
   });
 });

@@ -88,7 +88,9 @@ describe('the list of tools', () => {
 
   it('is each caller\'s own: what one does to it no other sees, and nobody later', async () => {
     const client = await connected(server().url, { listen: false });
-    const expected = names(await client.listTools(undefined, { cache: false }));
+    const fromServer = await client.listTools();
+    const expected = names(fromServer);
+    fromServer.tools.length = 0;
     for (let i = 0; i < 3; i++) {
       const result = await client.listTools();
       expect(names(result)).toEqual(expected);
@@ -133,14 +135,14 @@ describe('the list of tools', () => {
 
   it('in pages is not kept: each page is asked for', async () => {
     const client = await connected(server().url, { listen: false });
-    const page = (cursor: string): string => `{"jsonrpc":"2.0","id":{{id}},"result":{"tools":[],"nextCursor":"${cursor}"}}`;
-    const serve = (cursor: string): Promise<void> => server().behave({ reply: { onlyMethod: LIST, times: 1, contentType: 'application/json', body: page(cursor) } });
+    const serve = (page: object): Promise<void> =>
+      server().behave({ reply: { onlyMethod: LIST, times: 1, contentType: 'application/json', body: `{"jsonrpc":"2.0","id":{{id}},"result":${JSON.stringify({ tools: [], ...page })}}` } });
     await client.listTools();
     for (let i = 0; i < 2; i++) {
-      await serve('next');
+      await serve({ nextCursor: 'next' });
       expect((await client.listTools(undefined, { cache: false })).nextCursor).toBe('next');
-      await serve('last');
-      expect((await client.listTools({ cursor: 'next' })).nextCursor).toBe('last');
+      await serve({});
+      expect(await client.listTools({ cursor: 'next' })).toEqual({ tools: [] });
     }
     expect(await countOf(server(), LIST)).toBe(5);
     expect(names(await client.listTools())).toContain('echo');

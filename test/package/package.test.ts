@@ -27,10 +27,14 @@ const EXPORTS = {
     'StoreError',
     'UnreachableError',
     'connect',
+    'encryptedStore',
     'memoryStore',
+    'withLocks',
   ],
   './node': ['fileStore'],
   './browser': ['indexedDbStore'],
+  './redis': ['redisStore'],
+  './testing': ['storeContract'],
 };
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -96,12 +100,16 @@ describe('on Node', () => {
       import * as main from 'mcp-reprise';
       import * as node from 'mcp-reprise/node';
       import * as browser from 'mcp-reprise/browser';
+      import * as redis from 'mcp-reprise/redis';
+      import * as testing from 'mcp-reprise/testing';
       const early = [];`,
     // The helpers that are imported only when needed must not be there before.
     'cjs.cjs': `
       const main = require('mcp-reprise');
       const node = require('mcp-reprise/node');
       const browser = require('mcp-reprise/browser');
+      const redis = require('mcp-reprise/redis');
+      const testing = require('mcp-reprise/testing');
       const early = Object.keys(require.cache).filter((file) => /sdk.*client.(?:auth|sse|stdio)\\.js$/.test(file));
       const { UnauthorizedError } = require('@modelcontextprotocol/sdk/client/auth.js');`,
   };
@@ -126,7 +134,7 @@ describe('on Node', () => {
       };
       const denied = await main.connect(process.argv[2], { authProvider }).catch((error) => error);
       console.log(JSON.stringify({
-        exports: { '.': Object.keys(main).sort(), './node': Object.keys(node).sort(), './browser': Object.keys(browser).sort() },
+        exports: { '.': Object.keys(main).sort(), './node': Object.keys(node).sort(), './browser': Object.keys(browser).sort(), './redis': Object.keys(redis).sort(), './testing': Object.keys(testing).sort() },
         early,
         // The errors are of one class, whichever entry they come from; the SDK's, of the copy that the program itself has.
         storeError: closed instanceof main.StoreError || String(closed),
@@ -170,9 +178,11 @@ describe('for TypeScript', () => {
     import { connect, type ConnectOptions, memoryStore, RepriseError, ResilientClient, SessionTransport, type Store } from 'mcp-reprise';
     import { indexedDbStore } from 'mcp-reprise/browser';
     import { fileStore } from 'mcp-reprise/node';
+    import { type RedisClient, redisStore } from 'mcp-reprise/redis';
     import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 
     export const stores: Store[] = [memoryStore(), fileStore('sessions'), indexedDbStore()];
+    export const inRedis = (client: RedisClient): Store => redisStore(client, { ttl: 1000 });
 
     export async function use(options: ConnectOptions): Promise<string | undefined> {
       await using client = await connect('https://example.com/mcp', options);
@@ -239,7 +249,7 @@ async function bundle(contents: string, external: string[] = []) {
 }
 
 describe('in a bundle', () => {
-  const everything = `export * from 'mcp-reprise'; export * from 'mcp-reprise/browser';`;
+  const everything = `export * from 'mcp-reprise'; export * from 'mcp-reprise/browser'; export * from 'mcp-reprise/testing';`;
 
   test('for a browser there is nothing of Node', async () => {
     // With the SDK in it: had anything asked for a module of Node, it would be among the imports, or not resolve at all.

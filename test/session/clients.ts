@@ -68,7 +68,7 @@ export function stayed({ stdout }: Clients): number {
 
 export async function temporaryDirectory(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'session-'));
-  onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  onTestFinished(() => rm(directory, { recursive: true, force: true, maxRetries: 10 }));
   return directory;
 }
 
@@ -106,6 +106,7 @@ export function altered(store: Store, methods: Partial<Store>): Store {
     set: (key, value, expected) => store.set(key, value, expected),
     delete: (key, expected) => store.delete(key, expected),
     keys: (prefix) => store.keys(prefix),
+    lock: (key, options) => store.lock(key, options),
     close: () => store.close(),
     ...methods,
   };

@@ -2,10 +2,9 @@ import { once } from 'node:events';
 import fs from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { fileStore } from '../../src/storage/file-store.ts';
-import { increment } from './increment.ts';
 
 /**
- * Another process that uses a file store, for `file-store.test.ts`: `<task> <directory> <key> <times>`. It tells its parent what
+ * Another process that uses a file store, for the tests of the file store: `<task> <directory> <key> <times>`. It tells its parent what
  * happened, one message at a time, and goes on when the message is gone.
  */
 const [task, directory, key, times] = process.argv.slice(2) as [string, string, string, string];
@@ -37,14 +36,6 @@ async function outcome(work: Promise<unknown>): Promise<void> {
 }
 
 switch (task) {
-  case 'increment': {
-    await tell('ready');
-    for (let turn = 0; turn < Number(times); turn++) {
-      await increment(store, key);
-      await tell('incremented');
-    }
-    break;
-  }
   case 'alternate': {
     for (let turn = 0; turn < Number(times); turn++) await store.set(key, turn % 2 ? 'a'.repeat(200_000) : 'b'.repeat(100_000));
     break;
@@ -61,8 +52,25 @@ switch (task) {
     await outcome(store.delete(key, revision));
     break;
   }
+  case 'hold': {
+    // `times` is the ttl.
+    const lock = await store.lock(key, { ttl: Number(times) });
+    lock.lost.addEventListener('abort', () => void tell('lost'));
+    const told = once(process, 'message');
+    await tell(`holds ${lock.fence}`);
+    await told;
+    await lock.release();
+    await tell('released');
+    break;
+  }
+  case 'leave': {
+    await store.lock(key, { ttl: Number(times) });
+    await tell('holds');
+    break;
+  }
   default:
     throw new Error(`There is no task ${task}.`);
 }
-await store.close();
+// A process that leaves just like that closes nothing.
+if (task !== 'leave') await store.close();
 process.disconnect();

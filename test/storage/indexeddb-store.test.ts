@@ -1,10 +1,10 @@
 import 'fake-indexeddb/auto';
 import { IDBFactory } from 'fake-indexeddb';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { StoreError } from '../../src/errors.ts';
 import { indexedDbStore } from '../../src/storage/indexeddb-store.ts';
 import type { Store } from '../../src/storage/store.ts';
-import { describeStore } from './contract.ts';
+import { occupy, opened, Origin } from './indexeddb-tabs.ts';
 
 beforeEach(() => {
   globalThis.indexedDB = new IDBFactory();
@@ -12,22 +12,6 @@ beforeEach(() => {
 afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();
-});
-
-describeStore('The IndexedDB store', async () => {
-  const opened: Store[] = [indexedDbStore()];
-  return {
-    store: opened[0] as Store,
-    reopen: async () => {
-      const next = indexedDbStore();
-      opened.push(next);
-      return next;
-    },
-    destroy: async () => {
-      await Promise.all(opened.map((each) => each.close()));
-      await deleted('mcp-reprise');
-    },
-  };
 });
 
 describe('The IndexedDB store', () => {
@@ -137,19 +121,11 @@ describe('The IndexedDB store', () => {
     const store = indexedDbStore();
     await store.set('key', 'old');
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-    // Another tab's transaction that goes on and on.
-    const tab = await opened('mcp-reprise');
-    const blocking = tab.transaction('entries', 'readwrite');
-    let holding = true;
-    const hold = (): void => {
-      if (holding) blocking.objectStore('entries').get('key').onsuccess = hold;
-    };
-    hold();
+    const goOn = await occupy('mcp-reprise');
     const writing = store.set('key', 'new').catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(3_000);
     expect(await writing).toBeInstanceOf(StoreError);
-    holding = false;
-    tab.close();
+    await goOn();
     expect((await store.get('key'))?.value).toBe('old');
     await store.close();
   });
@@ -219,20 +195,76 @@ describe('The IndexedDB store', () => {
   });
 });
 
+describe('The locks of the IndexedDB store', () => {
+  const origin = new Origin();
+
+  function tab(name?: string): { locks: LockManager; store: Store } {
+    const locks = origin.tab();
+    vi.stubGlobal('navigator', { locks });
+    onTestFinished(() => void vi.unstubAllGlobals());
+    const store = indexedDbStore(name);
+    onTestFinished(() => store.close());
+    return { locks, store };
+  }
+
+  it('of different databases do not meet', async () => {
+    const locks = await Promise.all([tab('one').store.lock('two/key', { ttl: 1_000 }), tab('one/two').store.lock('key', { ttl: 1_000 })]);
+    expect(locks.map(({ lost }) => lost.aborted)).toEqual([false, false]);
+  });
+
+  it('are given by the browser, and counted in the database', async () => {
+    const { fence, release } = await tab().store.lock('key', { ttl: 1_000 });
+    await release();
+    expect((await tab().store.lock('key', { ttl: 1_000 })).fence).toBe(fence + 1);
+    vi.stubGlobal('navigator', undefined);
+    const withoutWebLocks = indexedDbStore();
+    expect((await withoutWebLocks.lock('key', { ttl: 1_000 })).fence).toBe(fence + 2);
+    await withoutWebLocks.close();
+  });
+
+  it('need no timer where the browser gives them', async () => {
+    const { store } = tab();
+    await store.get('key');
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    await store.lock('key', { ttl: 1_000 });
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('are lost when the browser takes them away', async () => {
+    const { locks, store } = tab();
+    const lock = await store.lock('key', { ttl: 1_000 });
+    origin.close(locks);
+    await vi.waitFor(() => expect(lock.lost.aborted).toBe(true));
+    await lock.release();
+    await store.lock('key', { ttl: 1_000 });
+  });
+
+  it('are free for others when they could not be counted', async () => {
+    const { store } = tab();
+    const cause = new DOMException('Full.', 'QuotaExceededError');
+    vi.spyOn(IDBObjectStore.prototype, 'put').mockImplementationOnce(() => {
+      throw cause;
+    });
+    await expect(store.lock('key', { ttl: 1_000 })).rejects.toMatchObject({ name: 'StoreError', cause });
+    await tab().store.lock('key', { ttl: 1_000 });
+  });
+
+  it('are a StoreError where the browser refuses them', async () => {
+    const cause = new DOMException('Not here.', 'SecurityError');
+    vi.stubGlobal('navigator', { locks: { request: () => Promise.reject(cause) } });
+    onTestFinished(() => void vi.unstubAllGlobals());
+    const store = indexedDbStore();
+    await expect(store.lock('key', { ttl: 1_000 })).rejects.toMatchObject({ name: 'StoreError', cause });
+    await store.close();
+  });
+});
+
 function everyOperation(store: Store): Promise<unknown>[] {
   return [store.get('key'), store.set('key', 'value'), store.delete('key'), store.keys('')[Symbol.asyncIterator]().next()];
 }
 
 async function revisionOf(store: Store): Promise<string> {
   return (await store.get('key'))?.revision as string;
-}
-
-async function opened(name: string): Promise<IDBDatabase> {
-  const request = indexedDB.open(name);
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
 }
 
 /** Deletes a database, which fails as long as a connection to it stays open. */

@@ -1,15 +1,16 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { memoryStore } from '../../src/storage/memory-store.ts';
-import { describeStore } from './contract.ts';
+import { storeContract } from '../../src/testing.ts';
 
-describeStore('The memory store', async () => {
-  const store = memoryStore();
-  return { store, destroy: () => store.close() };
-});
+describe('The memory store', () => {
+  storeContract({ describe, it }, { create: memoryStore });
 
-it('shares nothing with another memory store', async () => {
-  const one = memoryStore();
-  const other = memoryStore();
-  await one.set('key', 'value');
-  expect(await other.get('key')).toBeUndefined();
+  it('shares nothing with another memory store', async () => {
+    const one = memoryStore();
+    const other = memoryStore();
+    await one.set('key', 'value');
+    expect(await other.get('key')).toBeUndefined();
+    await one.lock('key', { ttl: 60_000 });
+    await other.lock('key', { ttl: 60_000 });
+  });
 });

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Attempt, CallSpec } from '../../src/calls/calls.ts';
 import { Deadline, type DeadlineOptions, type Over } from '../../src/calls/deadline.ts';
 import { Flight, type Waiter } from '../../src/calls/flight.ts';
-import { onAbort } from '../../src/calls/signals.ts';
+import { onAbort } from '../../src/signals.ts';
 import { OutcomeUnknownError, UnreachableError } from '../../src/errors.ts';
 import { after, afterIdle, backoffDelay, expiring, LONGEST_TIMER, sleep, within } from '../../src/timers.ts';
 import { callOf, callsOf, onFakeClock, Place, settle, watch, WHAT } from './parts.ts';

@@ -3,7 +3,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Correlator } from '../../src/session/correlator.ts';
 import { clampHint } from '../../src/session/hints.ts';
-import { sessionKey } from '../../src/session/keeper.ts';
+import { sessionKey } from '../../src/session/key.ts';
 import { parseRecord, serializeRecord, type SessionRecord } from '../../src/session/record.ts';
 import { type ActiveSession, type SessionState, StateMachine, type StateName } from '../../src/session/state.ts';
 

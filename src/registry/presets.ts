@@ -1,0 +1,42 @@
+import type { ConnectOptions } from '../options.ts';
+import { fileStore } from '../storage/file-store.ts';
+import { memoryStore } from '../storage/memory-store.ts';
+import { type RedisClient, redisStore } from '../storage/redis-store.ts';
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+
+/** Options for the usual situations: plain objects, to be spread and changed. What they do not name has its default. */
+export const presets = {
+  /**
+   * On a developer's machine: sessions live as long as the process (`store`: memory, `ttl`: 10 minutes), failures show soon
+   * (`timeout`: 5 s to connect, 30 s a call), and the history keeps the last 1,000 calls with arguments and results.
+   */
+  development(): ConnectOptions {
+    return {
+      store: memoryStore(),
+      ttl: 10 * MINUTE,
+      timeout: { connect: 5_000, call: 30_000 },
+      history: { size: 1_000, payloads: true },
+    };
+  },
+
+  /** One machine, any number of processes: sessions are files in `directory`, and are kept for 24 hours since their last use. */
+  singleNode({ directory }: { readonly directory: string }): ConnectOptions {
+    return { store: fileStore(directory), ttl: 24 * HOUR };
+  },
+
+  /**
+   * Many machines: sessions are in Redis and are kept for 24 hours since their last use, which Redis sees to as well. With many
+   * clients on one server each is modest: at most 32 calls in flight, and where the server cannot be reached 10 times in a row,
+   * calls fail at once until it can be.
+   */
+  fleet({ redis }: { readonly redis: RedisClient }): ConnectOptions {
+    return {
+      store: redisStore(redis, { ttl: 24 * HOUR }),
+      ttl: 24 * HOUR,
+      concurrency: 32,
+      circuitBreaker: { failures: 10 },
+    };
+  },
+};

@@ -1,0 +1,64 @@
+import type { SessionRecord } from './record.ts';
+import { ServerStream, type StreamHost } from './server-stream.ts';
+import type { ActiveSession } from './state.ts';
+import type { Lock } from '../storage/store.ts';
+import { onAbort } from '../signals.ts';
+
+export interface ListenerHost {
+  /** What a session's stream tells. */
+  streamHost(session: ActiveSession): StreamHost;
+  /**
+   * The turn of whoever listens, among all who share the stored session; `undefined` where it is not shared or the store fails. Rejects
+   * when `signal` aborts.
+   */
+  turn(session: ActiveSession, signal: AbortSignal): Promise<Lock | undefined>;
+  /** What is stored of the session now: another process may have listened until now. */
+  stored(session: ActiveSession): Promise<SessionRecord | undefined>;
+}
+
+/**
+ * Listens to what a session's server says of its own accord. Of all who share a stored session one at a time does: most servers
+ * allow no more, and some give the stream to whoever asked last. The next in turn goes on from the event where the last one was.
+ */
+export class Listener {
+  readonly #host: ListenerHost;
+  #stop = new AbortController();
+  #listening: Promise<void> = Promise.resolve();
+
+  constructor(host: ListenerHost) {
+    this.#host = host;
+  }
+
+  /** Listens to this session from now on, instead of the one before. */
+  start(session: ActiveSession): void {
+    void this.stop();
+    const stop = new AbortController();
+    this.#stop = stop;
+    this.#listening = this.#listening.then(() => this.#listen(session, stop.signal)).catch(() => {});
+  }
+
+  /** Resolves when the turn is given back. */
+  stop(): Promise<void> {
+    this.#stop.abort(new Error('nobody listens any more'));
+    return this.#listening;
+  }
+
+  async #listen(session: ActiveSession, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const lock = await this.#host.turn(session, signal);
+      try {
+        if (signal.aborted) return;
+        const cursor = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
+        if (signal.aborted) return;
+        const stream = new ServerStream(session.link, this.#host.streamHost(session), cursor);
+        await new Promise<void>((resolve) => {
+          onAbort(signal, resolve);
+          if (lock) onAbort(lock.lost, resolve);
+        });
+        stream.stop();
+      } finally {
+        await lock?.release();
+      }
+    }
+  }
+}

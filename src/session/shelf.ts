@@ -1,0 +1,103 @@
+import { StoreError } from '../errors.ts';
+import type { Lock, Store } from '../storage/store.ts';
+import { within } from '../timers.ts';
+import { isConflict } from './contend.ts';
+import type { Tell } from './events.ts';
+import { readable, type SessionRecord, serializeRecord } from './record.ts';
+
+export interface ShelfOptions {
+  readonly store: Store;
+  readonly key: string;
+  readonly tell: Tell;
+}
+
+/** What is at a session's place in the store; without a record it is something that cannot be read. */
+interface Found {
+  readonly text: string;
+  readonly record: SessionRecord | undefined;
+  readonly revision: string;
+}
+
+/** A store that does not answer within this time counts as failed, in ms. */
+const STORE_TIMEOUT = 3000;
+/** How long one who says nothing has a turn, in ms: so long the others wait when a process is killed in its turn. */
+const LOCK_TTL = { handshake: 3000, stream: 5000 };
+
+/**
+ * A session's place in the store. The first failure of the store ends its use: one `warning`, and from then on there is nothing there
+ * and nothing is written (G8).
+ */
+export class Shelf {
+  readonly #options: ShelfOptions;
+  #failed = false;
+  #warned: string | undefined;
+
+  constructor(options: ShelfOptions) {
+    this.#options = options;
+  }
+
+  get failed(): boolean {
+    return this.#failed;
+  }
+
+  async get(): Promise<Found | undefined> {
+    const there = await this.#guard((store) => store.get(this.#options.key));
+    return there && { text: there.value, record: readable(there.value), revision: there.revision };
+  }
+
+  /** @throws ConflictError, and nothing else */
+  async set(record: SessionRecord, expected: string | null): Promise<void> {
+    await this.#guard((store) => store.set(this.#options.key, serializeRecord(record), expected));
+  }
+
+  /** @throws ConflictError, and nothing else */
+  async delete(expected: string): Promise<void> {
+    await this.#guard((store) => store.delete(this.#options.key, expected));
+  }
+
+  /**
+   * A turn among all who share the place. `undefined` where the store fails: whoever asked goes on without.
+   *
+   * @throws the reason of `signal` when that aborts
+   */
+  async lock(what: keyof typeof LOCK_TTL, signal: AbortSignal): Promise<Lock | undefined> {
+    if (this.#failed) return undefined;
+    try {
+      return await this.#options.store.lock(`${what}/${this.#options.key}`, { ttl: LOCK_TTL[what], signal });
+    } catch (error) {
+      signal.throwIfAborted();
+      this.fail(error);
+      return undefined;
+    }
+  }
+
+  fail(error: unknown): void {
+    if (!this.#failed) this.warn(`the store failed, so the session is kept in memory only: ${explain(error)}`, error);
+    this.#failed = true;
+  }
+
+  /** The same news again is none. */
+  warn(message: string, cause?: unknown): void {
+    if (this.#warned === message) return;
+    this.#warned = message;
+    this.#options.tell('warning', new StoreError(message, cause === undefined ? {} : { cause }));
+  }
+
+  /** Asks the store, and waits so long. */
+  async #guard<T>(ask: (store: Store) => Promise<T>): Promise<T | undefined> {
+    if (this.#failed) return undefined;
+    try {
+      return await within(ask(this.#options.store), STORE_TIMEOUT);
+    } catch (error) {
+      if (isConflict(error)) throw error;
+      this.fail(error);
+      return undefined;
+    }
+  }
+}
+
+/** A store's own words, and the reason below them. */
+function explain(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
+}

@@ -1,0 +1,225 @@
+import type { ConflictError } from '../errors.ts';
+import { StoreError } from '../errors.ts';
+import { afterIdle, sleep } from '../timers.ts';
+import { type Claim, type Claimer, Locks } from './locks.ts';
+import { newRevision } from './rules.ts';
+import type { Store } from './store.ts';
+
+/** What has values of compare-and-set, and no locks. */
+export type Values = Omit<Store, 'lock'>;
+
+/**
+ * Makes a store of one that lacks only the locks, for makers of stores: its own compare-and-set is enough for them.
+ *
+ * A lock is a record under its key, which the holder writes anew, three times within its ttl. Who waits looks at it again and again,
+ * and takes it over once it has not changed for the holder's ttl, by the clock of the one who waits: clocks are never compared.
+ * Whether a takeover, a renewal or a release still holds is decided by compare-and-set alone. The record stays after a release,
+ * for the sake of its fencing number.
+ *
+ * @param values - Where the values are. Closed with the store, as is `records`.
+ * @param records - Where the records of the locks are: the same kind of store over a space of keys of its own.
+ */
+export function withLocks(values: Values, records: Values): Store {
+  return joined(values, records, casClaimer(records));
+}
+
+/** One store of values and locks: `records` is what the locks use, and is closed with them. */
+export function joined(values: Values, records: Values, claim: Claimer): Store {
+  const locks = new Locks(claim);
+  return {
+    get: (key) => values.get(key),
+    set: (key, value, expected) => values.set(key, value, expected),
+    delete: (key, expected) => values.delete(key, expected),
+    keys: (prefix) => values.keys(prefix),
+    lock: (key, options) => locks.lock(key, options),
+    async close() {
+      await Promise.all([values.close(), locks.close().then(() => records.close())]);
+    },
+  };
+}
+
+/** Takes locks by compare-and-set on records of their own. */
+export function casClaimer(records: Pick<Store, 'get' | 'set'>): Claimer {
+  return async (key, { ttl, signal, lose }) => {
+    const place = { records, key };
+    const holder = newRevision();
+    const patience = new Patience();
+    for (;; await patience.aWhile(signal)) {
+      const there = await look(place);
+      if (!patience.isFree(there)) continue;
+      const record: LockRecord = { v: 1, holder, fence: nextFence(there?.record), ttl };
+      const began = performance.now();
+      const revision = await write(place, record, there?.revision ?? null);
+      if (revision !== undefined) return new Holding(place, record, { revision, began }, lose);
+    }
+  };
+}
+
+/** The next fencing number of a lock, for one who is alone with it. */
+export async function countFence(records: Pick<Store, 'get' | 'set'>, key: string): Promise<number> {
+  const place = { records, key };
+  for (;;) {
+    const there = await look(place);
+    const fence = nextFence(there?.record);
+    if ((await write(place, { v: 1, holder: null, fence, ttl: 0 }, there?.revision ?? null)) !== undefined) return fence;
+  }
+}
+
+interface Place {
+  readonly records: Pick<Store, 'get' | 'set'>;
+  readonly key: string;
+}
+
+interface LockRecord {
+  readonly v: 1;
+  /** A random name, of this holding alone; `null`: nobody has it. */
+  readonly holder: string | null;
+  readonly fence: number;
+  /** The ttl that the holder asked for, in ms. */
+  readonly ttl: number;
+}
+
+interface Found {
+  readonly record: LockRecord;
+  readonly revision: string;
+}
+
+/** The delay before a second look at a lock that is not free, in ms. It grows to the longest, since many may wait for hours. */
+const FIRST_DELAY = 4;
+const LONGEST_DELAY = 1_000;
+const GROWTH = 1.5;
+
+/** How one who waits goes about it: when to look again, and from when on the holder counts as gone. */
+class Patience {
+  #delay = FIRST_DELAY;
+  #seen: Found | undefined;
+  #at = 0;
+  /** How long the record has been seen not to change, in ms. */
+  #quiet = 0;
+
+  /** Whether what was found may be taken. */
+  isFree(there: Found | undefined): boolean {
+    if (there === undefined || there.record.holder === null) return true;
+    const { ttl } = there.record;
+    const now = performance.now();
+    if (there.revision === this.#seen?.revision) {
+      // No more than half the ttl for each look: where both were frozen, the holder gets the time to say that it lives.
+      this.#quiet += Math.min(now - this.#at, ttl / 2);
+    } else {
+      this.#quiet = 0;
+    }
+    this.#seen = there;
+    this.#at = now;
+    return this.#quiet >= ttl;
+  }
+
+  /** The random part keeps those who wait out of step. */
+  async aWhile(signal: AbortSignal): Promise<void> {
+    const limit = Math.min(this.#delay, (this.#seen?.record.ttl ?? LONGEST_DELAY) / 4);
+    this.#delay = Math.min(this.#delay * GROWTH, LONGEST_DELAY);
+    await sleep(limit * (0.5 + Math.random()), signal);
+  }
+}
+
+/** Keeps the record of a lock fresh, until it is released or another's. */
+class Holding implements Claim {
+  readonly #place: Place;
+  readonly #record: LockRecord;
+  readonly #lose: (reason: string) => void;
+  #revision: string;
+  #renewing: Promise<void> = Promise.resolve();
+  #stopRenewal = (): void => undefined;
+  #stopEnd = (): void => undefined;
+  #released = false;
+
+  constructor(place: Place, record: LockRecord, { revision, began }: { revision: string; began: number }, lose: (reason: string) => void) {
+    this.#place = place;
+    this.#record = record;
+    this.#revision = revision;
+    this.#lose = lose;
+    this.#holdsSince(began);
+    this.#renewSoon();
+  }
+
+  get fence(): number {
+    return this.#record.fence;
+  }
+
+  async release(): Promise<void> {
+    this.#released = true;
+    this.#stopRenewal();
+    this.#stopEnd();
+    await this.#renewing;
+    await this.#update({ ...this.#record, holder: null });
+  }
+
+  #renewSoon(): void {
+    this.#stopRenewal = afterIdle(this.#record.ttl / 3, () => {
+      this.#renewing = this.#renew();
+    });
+  }
+
+  /** From the moment before a renewal: nobody else can have seen it earlier, so nobody else takes the lock before this ends. */
+  #holdsSince(began: number): void {
+    this.#stopEnd();
+    const left = this.#record.ttl - (performance.now() - began);
+    this.#stopEnd = afterIdle(left, () => this.#lose('A lock could not be renewed in time.'));
+  }
+
+  async #renew(): Promise<void> {
+    const began = performance.now();
+    // A store that fails for a moment is asked again; one that goes on failing lets the time run out.
+    const ours = await this.#update(this.#record).catch(() => undefined);
+    if (this.#released) return;
+    if (ours === false) {
+      this.#lose('A lock that was not renewed in time was taken over.');
+      return;
+    }
+    if (ours) this.#holdsSince(began);
+    this.#renewSoon();
+  }
+
+  /** Writes over our own record. Resolves to `false` when it is another's by now. */
+  async #update(record: LockRecord): Promise<boolean> {
+    let written = await write(this.#place, record, this.#revision);
+    if (written === undefined) {
+      // It may be ours under another revision: a write can fail and yet have happened.
+      const there = await look(this.#place);
+      if (there?.record.holder === this.#record.holder) written = await write(this.#place, record, there?.revision ?? null);
+    }
+    this.#revision = written ?? this.#revision;
+    return written !== undefined;
+  }
+}
+
+/** Where there is no record, time gives the number: a record that was damaged or removed must not make the numbers start again. */
+function nextFence(record: LockRecord | undefined): number {
+  return (record?.fence ?? Date.now()) + 1;
+}
+
+async function look({ records, key }: Place): Promise<Found | undefined> {
+  const there = await records.get(key);
+  return there && { record: parse(there.value), revision: there.revision };
+}
+
+/** The new revision, or `undefined` when another was quicker. */
+async function write({ records, key }: Place, record: LockRecord, expected: string | null): Promise<string | undefined> {
+  try {
+    return await records.set(key, JSON.stringify(record), expected);
+  } catch (error) {
+    // By its code: the class may be that of another copy of this library.
+    if ((error as Partial<ConflictError> | undefined)?.code === 'CONFLICT') return undefined;
+    throw error;
+  }
+}
+
+function parse(text: string): LockRecord {
+  try {
+    const record = JSON.parse(text) as Partial<Record<keyof LockRecord, unknown>> | null;
+    const { v, holder, fence, ttl } = record ?? {};
+    if (v === 1 && (holder === null || typeof holder === 'string') && Number.isSafeInteger(fence) && typeof ttl === 'number') return record as LockRecord;
+  } catch {
+    // It says nothing.
+  }
+  throw new StoreError('The record of a lock cannot be read: this version of mcp-reprise did not write it.');
+}

@@ -1,0 +1,53 @@
+import { writeSync } from 'node:fs';
+import { ConflictError, StoreError } from '../../src/errors.ts';
+import { fileStore } from '../../src/storage/file-store.ts';
+
+/**
+ * A process that is going to be killed, for `file-store.stress.ts`: `<directory> <name> <write | lock>`. It says what it has done
+ * at once and for good, by a synchronous write into a pipe: what it said has happened, whenever the kill comes.
+ */
+const [directory, name, work] = process.argv.slice(2) as [string, string, 'write' | 'lock'];
+const store = fileStore(directory, { onDamaged: ({ reason }) => say('damaged', reason) });
+
+function say(...words: readonly (string | number)[]): void {
+  writeSync(1, `${words.join(' ')}\n`);
+}
+
+/** In ms, by a clock that all the processes of a machine share. */
+function now(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
+}
+
+/** Counts one up in this process's own place in the record. Resolves to `false` when another was quicker. */
+async function count(key: string): Promise<boolean> {
+  const there = await store.get(key);
+  const counts = JSON.parse(there?.value ?? '{}') as Record<string, number>;
+  counts[name] = (counts[name] ?? 0) + 1;
+  try {
+    await store.set(key, JSON.stringify(counts), there?.revision ?? null);
+  } catch (error) {
+    if (error instanceof ConflictError) return false;
+    // Those that were killed held it up for too long. It may or may not have happened, but this is not one of our steps that fail.
+    if (error instanceof StoreError && error.cause === undefined) return false;
+    throw error;
+  }
+  say('counted', key, counts[name]);
+  return true;
+}
+
+async function write(): Promise<void> {
+  await count(`shared ${Math.floor(Math.random() * 4)}`);
+}
+
+/** Counts under a lock: nobody else can have been in between, as long as the lock is not lost. */
+async function lock(): Promise<void> {
+  const { fence, lost, release } = await store.lock('lock', { ttl: 1_000 });
+  say('locked', fence, now());
+  const counted = await count('locked');
+  if (!counted && !lost.aborted) await new Promise((resolve) => lost.addEventListener('abort', resolve));
+  say(lost.aborted ? 'lost' : 'unlocks', fence, now());
+  await release();
+}
+
+const step = { write, lock }[work];
+for (;;) await step();
