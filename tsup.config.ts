@@ -12,6 +12,9 @@ export default defineConfig({
     // Files of their own, so that index.js only re-exports: bundlers drop a whole file that is not used ("sideEffects": false), but
     // not a class that extends another package's. Without this, who imports only the store gets the SDK with it.
     connect: 'src/connect.ts',
+    'one-off': 'src/one-off.ts',
+    pool: 'src/registry/pool.ts',
+    sessions: 'src/registry/sessions.ts',
     'memory-store': 'src/storage/memory-store.ts',
     'encrypted-store': 'src/storage/encrypted-store.ts',
     'cas-lock': 'src/storage/cas-lock.ts',

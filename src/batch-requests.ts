@@ -1,4 +1,5 @@
 import type { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import type { CallToolResult } from '@modelcontextprotocol/sdk/types.js';
 import type { CallOptions, ResilientClient } from './client.ts';
 
 /** What a verb of the SDK takes first. */
@@ -46,18 +47,23 @@ export type BatchRequest = KnownRequest | OtherRequest;
 
 /** What a schema makes: of zod 4, or 3. */
 type OutputOf<S> = S extends { _zod: { output: infer O } } | { _output: infer O } ? O : unknown;
-type ResultOf<R> = R extends { readonly schema: infer S } ? OutputOf<S> : R extends { readonly method: infer M extends keyof Verbs } ? Awaited<ReturnType<Verbs[M]>> : unknown;
+type ResultOf<R> = R extends { readonly schema: infer S } ? OutputOf<S> : R extends { readonly method: infer M extends keyof Verbs } ? M extends 'tools/call' ? CallToolResult : Awaited<ReturnType<Verbs[M]>> : unknown;
 
 /** One settled result for each request, at its place. */
 export type SettledResults<T extends readonly BatchRequest[]> = { -readonly [I in keyof T]: PromiseSettledResult<ResultOf<T[I]>> };
+
+const WITHOUT_PARAMS = /^(ping|.+\/list)$/;
 
 /** Makes a request, as the SDK's own verb for it would be called. */
 export async function send(client: ResilientClient, request: BatchRequest, options: CallOptions): Promise<unknown> {
   const { method, params } = request;
   if ('schema' in request && request.schema) return client.request(request.params ? { method, params: request.params } : { method }, request.schema, options);
+  if (params === undefined && !WITHOUT_PARAMS.test(method)) throw new TypeError(`${method} needs params`);
   const verb = VERBS[method as keyof Verbs] as (client: ResilientClient, params: unknown, options: CallOptions) => Promise<unknown>;
   return verb(client, params, options);
 }
+
+const KEYS: readonly string[] = ['method', 'params', 'schema', 'options'];
 
 /** Throws where something is no request, or none of which the result could be read. */
 export function checkRequests(requests: readonly BatchRequest[]): void {
@@ -65,6 +71,8 @@ export function checkRequests(requests: readonly BatchRequest[]): void {
   for (const [i, request] of (requests as readonly Partial<OtherRequest>[]).entries()) {
     const { method, schema } = request ?? {};
     if (typeof method !== 'string') throw new TypeError(`request ${i} of the batch has no method`);
+    const stranger = Object.keys(request).find((name) => !KEYS.includes(name));
+    if (stranger !== undefined) throw new TypeError(`request ${i} of the batch has no "${stranger}"; it knows ${KEYS.join(', ')} (what a call takes beside its params, such as callId, goes into options)`);
     if (method === 'initialize') throw new TypeError('initialize must not be part of a batch: connect() sends it');
     if (!schema && !Object.hasOwn(VERBS, method)) throw new TypeError(`request ${i} of the batch, ${method}, is none of the SDK's: give the \`schema\` of its result`);
   }

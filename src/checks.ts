@@ -99,8 +99,14 @@ const CLIENT_CHECKS: Readonly<Record<Exclude<keyof ConnectOptions, keyof Session
   signal: aSignal,
 };
 
+/** What the SDK's own options of a call are. */
+const SDK_OPTIONS = ['timeout', 'maxTotalTimeout', 'resetTimeoutOnProgress', 'signal', 'onprogress', 'relatedRequestId', 'resumptionToken', 'onresumptiontoken', 'task', 'relatedTask'];
+
 /** Throws a TypeError or RangeError that names the setting of a call which makes no sense. */
 export function checkCallSettings({ safe, callId, retry, cache, ...sdk }: CallSettings & { readonly [P in 'timeout' | 'maxTotalTimeout' | 'signal' | 'onprogress']?: unknown }): void {
+  // A misspelt callId would be the worst: the call would not be durable, and nobody would know.
+  const stranger = Object.keys(sdk).find((name) => !SDK_OPTIONS.includes(name));
+  if (stranger !== undefined) throw new TypeError(`the options of a call have no "${stranger}"; they know safe, callId, retry, cache, ${SDK_OPTIONS.join(', ')}`);
   if (sdk.timeout !== undefined) duration(sdk.timeout, 'timeout', LONGEST_TIMER);
   if (sdk.signal !== undefined) aSignal(sdk.signal, 'signal');
   if (sdk.onprogress !== undefined) aFunction(sdk.onprogress, 'onprogress');
@@ -221,7 +227,7 @@ function count(value: unknown, name: string, least: number, or = ''): void {
 
 function number(value: unknown, name: string, least: number, most: number): void {
   if (typeof value !== 'number' || Number.isNaN(value)) throw new TypeError(`${name} must be a number`);
-  if (value < least || value > most) throw new RangeError(`${name} must be from ${least} to ${most}, not ${value}`);
+  if (value < least || value > most) throw new RangeError(`${name} must be ${least === Number.MIN_VALUE ? 'above 0 and' : `at least ${least} and`} at most ${most}, not ${value}`);
 }
 
 function text(value: unknown, name: string): void {

@@ -321,9 +321,11 @@ function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal'
   return new DeadlineError(`${spec.what} was not answered within ${within}.`, { advice: became() + last, outcome, timeout, cause: lastFailure });
 
   function became(): string {
+    // What became of a handshake is nobody's concern: it was no call.
+    if (spec.method === 'initialize') return 'No call was sent.';
     if (outcome === 'not-sent') return `It was not sent${waiting === undefined ? '.' : `: it ${waiting}.`}`;
     if (spec.durable) return 'It was sent and may still be running: call it again with the same `callId` to get its answer.';
     if (flight.wanted) return 'It was sent, and another caller who asked for the same still waits for it.';
-    return `It was sent and may or may not have run${waiting === undefined ? '; the server was told that it is cancelled' : ''}.`;
+    return `It was sent and may or may not have run${waiting === undefined ? '; the server is told that it is cancelled' : ''}.`;
   }
 }

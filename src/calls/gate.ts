@@ -49,7 +49,7 @@ export class Gate {
       const error = new RateLimitedError(`${what} would have to wait ${Math.round(wait)} ms for its turn (\`rateLimit\`), and has only ${Math.round(left)} ms.`, {
         advice: 'It was not sent; it can be made again later, or with more time.',
         outcome: 'not-sent',
-        retryAfter: wait,
+        retryAfter: Math.ceil(wait),
       });
       return Promise.reject(error);
     }

@@ -60,7 +60,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
         onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: reasonOf(error) });
         // Where nobody was there, news of the server ends the wait; what the server itself asks for is waited out.
         const early = outcome === 'not-sent' && situation.wait === 0;
-        await flight.wait('waited to be sent again', (signal) => (early ? reachability.pause(delay, signal) : sleep(delay, signal)));
+        await flight.wait('waited for another attempt', (signal) => (early ? reachability.pause(delay, signal) : sleep(delay, signal)));
         return true;
       },
     });

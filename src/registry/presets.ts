@@ -1,7 +1,8 @@
 import type { ConnectOptions } from '../options.ts';
 import { fileStore } from '../storage/file-store.ts';
 import { memoryStore } from '../storage/memory-store.ts';
-import { type RedisClient, redisStore } from '../storage/redis-store.ts';
+import type { RedisClient } from '../storage/redis-client.ts';
+import { redisStore } from '../storage/redis-store.ts';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;

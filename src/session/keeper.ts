@@ -27,7 +27,7 @@ const TOUCH_INTERVAL = 60_000;
 /** A use is not written where the store has one that is at most so much older, in ms. */
 const SAME_USE = 1000;
 /** Where a crowd leaves together not everybody can write how often he called what: each tries so often. */
-const MINOR_TRIES = 8;
+const MINOR_TRIES = 16;
 
 /**
  * Keeps one session's record in the store. Writes are compare-and-set and go one after another; none of them is waited for by a

@@ -128,7 +128,7 @@ describe.each([
     const deadline = (outcome: string) => expect.objectContaining({ code: 'DEADLINE', outcome });
     expect(results).toEqual([deadline('unknown'), deadline('unknown'), deadline('not-sent'), deadline('not-sent')]);
     expect(results.map(String)).toEqual([
-      ...Array(2).fill(expect.stringMatching(/^DeadlineError: tools\/call "work" was not answered within .* It was sent and may or may not have run; the server was told/)),
+      ...Array(2).fill(expect.stringMatching(/^DeadlineError: tools\/call "work" was not answered within .* It was sent and may or may not have run; the server is told/)),
       ...Array(2).fill('DeadlineError: tools/call "work" was not answered within the 400 ms of its batch. It was not sent: it waited for its turn.'),
     ]);
     expect(took).toBeGreaterThanOrEqual(399);

@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { ClosedError, memoryStore, Sessions, SessionTransport, type StoredSession, StoreError } from '../../src/index.ts';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { ClosedError, memoryStore, Sessions, type StoredSession, StoreError } from '../../src/index.ts';
 import { fileStore } from '../../src/node.ts';
 import { Changes } from '../../src/session/changes.ts';
 import { addCalls, callOf, type Counts, takeCalls } from '../../src/session/tally.ts';
@@ -7,7 +7,7 @@ import { runScript } from '../support/client-process.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
 import { altered, clientOf, connected, failure, heardFrom, say, temporaryDirectory, wellBehaved } from '../session/clients.ts';
-import { bareClient } from '../session/bare.ts';
+import { bare } from '../session/bare.ts';
 import type { Said, Told } from './sessions.process.ts';
 import { kinds, put, recordOf, storeOf } from './sessions.parts.ts';
 
@@ -19,6 +19,7 @@ beforeEach(async () => {
   await server.forget();
   await server.clearRequests();
 });
+afterEach(() => void vi.useRealTimers());
 
 const counted = ({ data }: Pick<StoredSession, 'data'>) => ({ data: { n: Number(data['n'] ?? 0) + 1 } });
 
@@ -149,9 +150,8 @@ describe('what a user keeps with a session', () => {
 
   test('can be changed over the bare transport too', async () => {
     const store = memoryStore();
-    const transport = new SessionTransport(server.url, { store, listen: false });
-    await using client = await bareClient(transport);
-    await say(client, 'echo', { text: 'x' });
+    const { client, transport, call } = await bare(server.url, { store, listen: false });
+    await call('echo', { text: 'x' });
     expect(await transport.update(() => ({ data: { page: 1 } }))).toMatchObject({ data: { page: 1 } });
     await client.close();
     expect(await new Sessions(store).list()).toMatchObject([{ data: { page: 1 }, calls: { echo: 1 } }]);
@@ -226,7 +226,10 @@ describe('a change of what is kept', () => {
     );
     expect((await raced.update(key, counted))?.data).toEqual({ n: 4 });
     quicker = Number.POSITIVE_INFINITY;
-    await expect(raced.update(key, counted)).rejects.toThrow(StoreError);
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const given = expect(raced.update(key, counted)).rejects.toThrow(StoreError);
+    await vi.advanceTimersByTimeAsync(60_000);
+    await given;
   });
 
   test('of a client that is not connected fails with ClosedError', async () => {

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { StoreError } from '../../src/errors.ts';
 import type { EncryptionKey } from '../../src/storage/encrypted-keys.ts';
 import { encryptedStore, type EncryptedStoreOptions } from '../../src/storage/encrypted-store.ts';
@@ -15,7 +15,6 @@ beforeEach(async () => {
   key = await newKey();
   raw = memoryStore();
 });
-afterEach(() => vi.restoreAllMocks());
 
 /** An encrypted store over the same data: another process, or the next one. */
 function opened(keys: EncryptionKey | readonly EncryptionKey[] = key, options?: EncryptedStoreOptions): Store {

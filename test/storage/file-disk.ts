@@ -77,7 +77,7 @@ export class Disk {
       yield { image: this.#image(at, at, 'written'), marks, what: `a kill ${what}` };
       yield { image: this.#image(at, undefined, 'synced'), marks, what: `a power failure ${what}: only what was synced` };
       // A file system with a journal keeps the names in order, up to some step after the last that was synced.
-      const synced = this.#steps.slice(0, at).findLastIndex((step) => step.do === 'sync directory') + 1;
+      const synced = this.#steps.slice(0, at).map((step) => step.do).lastIndexOf('sync directory') + 1;
       for (let kept = synced; kept <= at; kept++) yield { image: this.#image(at, kept, 'synced'), marks, what: `a power failure ${what}: ${kept} steps kept` };
     }
   }
@@ -120,7 +120,8 @@ export class Disk {
       for (const [name, entry] of names === undefined ? directory.synced : directory.entries) {
         const full = join(path, name);
         if ('contents' in entry) {
-          image.set(full, entry.contents.findLast((each) => each.at <= at && (content === 'written' || each.synced))?.bytes ?? Buffer.alloc(0));
+          const kept = entry.contents.filter((each) => each.at <= at && (content === 'written' || each.synced));
+          image.set(full, kept.at(-1)?.bytes ?? Buffer.alloc(0));
         } else {
           image.set(full, undefined);
           collect(entry, full);

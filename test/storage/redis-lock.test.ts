@@ -1,9 +1,9 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { StoreError } from '../../src/errors.ts';
 import { runScript } from '../support/client-process.ts';
 import { waitFor } from '../support/wait.ts';
 import { kinds } from './redis-clients.ts';
-import { admin, failureOf, newPrefix, redisUrl, storeOf } from './redis-parts.ts';
+import { admin, failureOf, newPrefix, redisUrl, removeAll, storeOf } from './redis-parts.ts';
 import type { Said, Told } from './redis-store.process.ts';
 
 const LONG = 60_000;
@@ -70,7 +70,9 @@ describe.skipIf(!redisUrl).each(kinds)('A lock in Redis, by a client of %s', (ki
   });
 
   it('does not keep its process alive', async () => {
-    await using holder = runScript<Told, Said>(new URL('./redis-store.process.ts', import.meta.url), ['hold', kind, redisUrl, newPrefix(), 'key', `${LONG}`]);
+    const prefix = newPrefix();
+    onTestFinished(() => removeAll(prefix));
+    await using holder = runScript<Told, Said>(new URL('./redis-store.process.ts', import.meta.url), ['hold', kind, redisUrl, prefix, 'key', `${LONG}`]);
     await holder.next('held');
     holder.send({ type: 'leave' });
     await expect(holder.exit).resolves.toEqual({ code: 0, signal: null });

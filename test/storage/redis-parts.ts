@@ -53,9 +53,10 @@ export function admin(): Redis {
   return redis;
 }
 
+/** Removes what is under a {@link newPrefix}, also where a client has put something before that. */
 export async function removeAll(prefix: string): Promise<void> {
   const redis = new Redis(redisUrl);
-  for await (const keys of redis.scanStream({ match: `${prefix}*`, count: 1000 })) {
+  for await (const keys of redis.scanStream({ match: `*${prefix}*`, count: 1000 })) {
     if ((keys as string[]).length > 0) await redis.del(keys as string[]);
   }
   redis.disconnect();

@@ -6,7 +6,7 @@ import { StoreError } from '../../src/errors.ts';
 import { type RedisClient, redisStore } from '../../src/redis.ts';
 import { waitFor } from '../support/wait.ts';
 import { kinds } from './redis-clients.ts';
-import { admin, clientOf, failureOf, listed, newPrefix, redisUrl, storeOf } from './redis-parts.ts';
+import { admin, clientOf, failureOf, listed, newPrefix, redisUrl, removeAll, storeOf } from './redis-parts.ts';
 
 const ODD_TEXTS = ['\uD83E', '\uDD89', '\uDD89\uD83E', 'a\uD83Eb', '\uFFFF', '\uFFFFd83e', '\uFFFD', '\uFEFFbom', '\0\uD83E\0', '\x10', '🦉', '\r\n$5\r\n'];
 
@@ -194,7 +194,9 @@ describe.skipIf(!redisUrl)('The Redis store', () => {
     ['ioredis that resends nothing', async () => ioredis({ autoResendUnfulfilledCommands: false })],
     ['ioredis that connects when it must', async () => ioredis({ lazyConnect: true })],
   ])('works with %s', async (_, connected) => {
-    const store = redisStore(await connected(), { prefix: newPrefix(), ttl: 60_000 });
+    const prefix = newPrefix();
+    onTestFinished(() => removeAll(prefix));
+    const store = redisStore(await connected(), { prefix, ttl: 60_000 });
     const revision = await store.set('a', 'value', null);
     await Promise.all(['a/1', 'a/2', 'b'].map((key) => store.set(key, key, null)));
     expect(await store.get('a')).toEqual({ value: 'value', revision });
@@ -213,6 +215,28 @@ it('lists a key once that Redis tells of twice', async () => {
   const pages: Record<string, [string, string[]]> = { 0: ['7', ['p:value:a', 'p:value:b']], 7: ['0', ['p:value:b', 'p:value:c']] };
   const store = redisStore({ call: async (_, cursor = '') => pages[cursor] }, { prefix: 'p:' });
   expect(await listed(store)).toEqual(['a', 'b', 'c']);
+});
+
+it('gives each write its time by the clock of the server, also after that was set or is another server\'s', async () => {
+  let now = 0;
+  let late = 0;
+  const times: number[] = [];
+  const store = redisStore({
+    async call(_command, _sha, keys = '', ...rest) {
+      const last = Number(rest[Number(keys)]);
+      if (now >= last && ++late > 10) throw new Error('It goes on asking.');
+      if (now >= last) return ['late', now];
+      times.push(last - now);
+      return ['done', now];
+    },
+  });
+  const hour = 3_600_000;
+  for (now of [100 * hour, 101 * hour, 99 * hour, 99 * hour]) await store.set('key', 'value');
+  expect(times[0]).toBeLessThanOrEqual(2_500);
+  expect(times[1]).toBeLessThanOrEqual(2_500);
+  // What was set back could not be known before the first reply.
+  expect(times[2]).toBeGreaterThan(hour);
+  expect(times[3]).toBeLessThanOrEqual(2_500);
 });
 
 describe('The Redis store refuses', () => {

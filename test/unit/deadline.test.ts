@@ -241,10 +241,10 @@ describe('a call whose time is over', () => {
   const hanging = ({ signal }: Attempt): Promise<never> => new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
 
   it.each<[string, Partial<CallSpec>, string, string]>([
-    ['while nobody is there', { send: gone }, 'not-sent', 'within 1000 ms (timeout.call). It was not sent: it waited to be sent again. The last attempt failed: no connection'],
-    ['while the server works', { send: hanging }, 'unknown', 'within 1000 ms (timeout.call). It was sent and may or may not have run; the server was told that it is cancelled.'],
+    ['while nobody is there', { send: gone }, 'not-sent', 'within 1000 ms (timeout.call). It was not sent: it waited for another attempt. The last attempt failed: no connection'],
+    ['while the server works', { send: hanging }, 'unknown', 'within 1000 ms (timeout.call). It was sent and may or may not have run; the server is told that it is cancelled.'],
     ['in all', { call: 2000, total: 1000, send: hanging }, 'unknown', 'within 1000 ms (timeout.total). It was sent'],
-    ['in the handshake', { method: 'initialize', send: gone }, 'not-sent', 'within 1000 ms (timeout.connect). It was not sent'],
+    ['in the handshake', { method: 'initialize', send: gone }, 'not-sent', 'within 1000 ms (timeout.connect). No call was sent'],
   ])('G4 fails in that very moment, and says what became of it: %s', async (_, spec, outcome, words) => {
     const { calls, run } = callsOf(new Place());
     const start = performance.now();

@@ -345,9 +345,9 @@ describe('news of the server', () => {
 
 /** Every wait that a call may be in, after its first attempt, with what the error of `close()` says of it. */
 const WAITS = [
-  { wait: 'a backoff', error: gone(), budget: undefined, words: 'waited to be sent again. It was not sent.', outcome: 'not-sent' },
-  { wait: 'Retry-After', error: busy(9000), budget: undefined, words: 'waited to be sent again. It was not sent.', outcome: 'not-sent' },
-  { wait: 'the backoff of what may have run', error: cut(), budget: undefined, words: 'waited to be sent again. It was sent and may or may not have run.', outcome: 'unknown' },
+  { wait: 'a backoff', error: gone(), budget: undefined, words: 'waited for another attempt. It was not sent.', outcome: 'not-sent' },
+  { wait: 'Retry-After', error: busy(9000), budget: undefined, words: 'waited for another attempt. It was not sent.', outcome: 'not-sent' },
+  { wait: 'the backoff of what may have run', error: cut(), budget: undefined, words: 'waited for another attempt. It was sent and may or may not have run.', outcome: 'unknown' },
   { wait: 'news of the server', error: gone(), budget: empty(), words: 'waited for the server to come back. It was not sent.', outcome: 'not-sent' },
 ] as const;
 
