@@ -248,7 +248,8 @@ export class SessionKeeper {
   #adopt(record: SessionRecord): void {
     this.#record = record;
     this.#changes.clearFields();
-    this.#writtenAt = Math.min(record.lastUsedAt, Date.now());
+    // A use that lies in the future is put right by the next one, at once.
+    this.#writtenAt = record.lastUsedAt > Date.now() ? 0 : record.lastUsedAt;
   }
 
   #changedBy(changes: Changes, record: SessionRecord): SessionRecord {

@@ -127,7 +127,6 @@ class Holding implements Claim {
   readonly #record: LockRecord;
   readonly #lose: (reason: string) => void;
   #revision: string;
-  #renewing: Promise<void> = Promise.resolve();
   #stopRenewal = (): void => undefined;
   #stopEnd = (): void => undefined;
   #released = false;
@@ -149,14 +148,12 @@ class Holding implements Claim {
     this.#released = true;
     this.#stopRenewal();
     this.#stopEnd();
-    await this.#renewing;
+    // A renewal may be under way: whichever comes first, the other finds that it did.
     await this.#update({ ...this.#record, holder: null });
   }
 
   #renewSoon(): void {
-    this.#stopRenewal = afterIdle(this.#record.ttl / 3, () => {
-      this.#renewing = this.#renew();
-    });
+    this.#stopRenewal = afterIdle(this.#record.ttl / 3, () => void this.#renew());
   }
 
   /** From the moment before a renewal: nobody else can have seen it earlier, so nobody else takes the lock before this ends. */

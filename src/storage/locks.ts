@@ -9,7 +9,7 @@ export interface Claim {
   release(): Promise<void>;
 }
 
-export interface ClaimOptions {
+interface ClaimOptions {
   readonly ttl: number;
   /** Aborts when nobody waits any more. What is claimed in spite of that is released again. */
   readonly signal: AbortSignal;

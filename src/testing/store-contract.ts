@@ -44,7 +44,7 @@ export interface HeldElsewhere {
 }
 
 /** What a case has at hand. */
-export interface Subject {
+interface Subject {
   readonly store: Store;
   reopen(): Promise<Store>;
   holdElsewhere(key: string, ttl: number): Promise<HeldElsewhere>;

@@ -172,6 +172,8 @@ describe('cleaning up again and again', () => {
     for (const go of listings) go();
     await settle();
     for (const go of listings) go();
+    await settle();
+    expect(vi.getTimerCount()).toBe(1);
     await stop();
     expect(vi.getTimerCount()).toBe(0);
   });

@@ -260,6 +260,9 @@ describe('the counts of a session\'s calls', () => {
     await failure(client.callTool({ name: 'echo', arguments: { text: 7 } }).then((result) => { if (result.isError) throw new Error('refused'); }));
     await server.behave({ post: { onlyMethod: 'tools/call', times: 1, status: 400 } });
     await failure(say(client, 'sum', { a: 1, b: 1 }));
+    const body = '{"jsonrpc":"2.0","id":{{id}},"error":{"code":-32602,"message":"no such tool"}}';
+    await server.behave({ reply: { onlyMethod: 'tools/call', times: 1, contentType: 'application/json', body } });
+    await failure(say(client, 'nothing', {}));
     await client.close();
     expect((await sessions.list())[0]?.calls).toEqual({ echo: 2 });
     await server.forget();

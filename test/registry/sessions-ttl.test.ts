@@ -3,6 +3,7 @@ import { type ConnectOptions, memoryStore, ResilientClient, Sessions, type Store
 import { bare } from '../session/bare.ts';
 import { clientOf, connected, failure, heardFrom, say, wellBehaved, wireOf } from '../session/clients.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
+import { waitFor } from '../support/wait.ts';
 import { HOUR, keysIn, kinds, put, storeOf } from './sessions.parts.ts';
 
 let server: FixtureProcess;
@@ -63,7 +64,7 @@ describe.each(kinds)('the TTL of a stored session ($kind)', (kind) => {
     const sessions = new Sessions(store);
     const others: [string, () => Promise<unknown>][] = [
       ['taking it up', () => briefly(store)],
-      ['taking it up with a longer TTL', () => briefly(store, undefined, { ttl: 10 * HOUR })],
+      ['taking it up with a longer TTL', () => briefly(store, async ({ session }) => expect(session.expiresAt).toBe(before.expiresAt), { ttl: 10 * HOUR })],
       ['a call that fails', () => briefly(store, (client) => server.behave({ post: { status: 500, times: 1 } }).then(() => failure(say(client, 'echo', { text: 'x' }))))],
       ['looking at it', () => sessions.list()],
       ['counting it', () => sessions.stats()],
@@ -123,6 +124,25 @@ describe('the TTL', () => {
     expect(await only(store)).toMatchObject({ lastUsedAt: usedAt, expiresAt: usedAt + HOUR });
   });
 
+  test('of a session that took the place of a lost one is not extended by a client that only finds it', async () => {
+    const store = memoryStore();
+    goesBy(0);
+    let token = true;
+    const headers = () => {
+      if (!token) throw new Error('no token');
+      return {};
+    };
+    const idle = await connected(server.url, { store, listen: false, ttl: HOUR, headers });
+    await server.forget();
+    await briefly(store, (client) => say(client, 'echo', { text: 'x' }));
+    const before = await only(store);
+    goesBy(MINUTE);
+    idle.events.on('reset', () => (token = false));
+    expect((await failure(say(idle, 'echo', { text: 'x' }))).message).toContain('no token');
+    await idle.close();
+    expect(await only(store)).toEqual(before);
+  });
+
   test('of a session that its client uses all the time is extended while it does', async () => {
     const store = memoryStore();
     goesBy(0);
@@ -146,9 +166,11 @@ describe('a last use that lies in the future', () => {
     const record = JSON.parse((await store.get(key))?.value ?? '') as object;
     goesBy(0);
     await store.set(key, JSON.stringify({ ...record, ...used(2 * HOUR) }));
-    await briefly(store, (client) => say(client, 'echo', { text: 'x' }));
+    const client = await connected(server.url, { store, listen: false, ttl: HOUR });
+    await client.ping();
+    await waitFor(async () => (await only(store)).lastUsedAt === Date.now());
+    expect((await only(store)).expiresAt).toBe(Date.now() + HOUR);
     expect(await wireOf(server, 'initialize')).toHaveLength(1);
-    expect(await only(store)).toMatchObject({ lastUsedAt: Date.now(), expiresAt: Date.now() + HOUR });
   });
 
   test('is none if it lies more than a day ahead', async () => {

@@ -45,7 +45,7 @@ const fine: Required<Flaws> = {
 };
 
 /** Values in a map of the backend. */
-export function valuesIn(backend: Backend, map: Map<string, StoredValue>, flaws: Flaws = {}): Values {
+function valuesIn(backend: Backend, map: Map<string, StoredValue>, flaws: Flaws = {}): Values {
   const { name, text, revision, expects, races, write, read, matches, closes, message, hangs } = { ...fine, ...flaws };
   let closed = false;
   const running = new Set<Promise<unknown>>();

@@ -180,27 +180,33 @@ describe('A lock by compare-and-set', () => {
     expect((await store.lock('key', { ttl: TTL })).fence).toBeGreaterThan(second.fence);
   });
 
-  it('is released only after the renewal that is under way', async () => {
-    let goOn = (): void => undefined;
+  it.each([['before', [0, 1]], ['after', [1, 0]]])('is released though a renewal is under way, which comes %s the release', async (_, order) => {
+    const writes: (() => void)[] = [];
+    let held = true;
     const store = opened({
       async set(...all) {
-        if (all[2] !== null) await new Promise<void>((resolve) => (goOn = resolve));
+        if (all[2] !== null && held) await new Promise<void>((resolve) => writes.push(resolve));
         return records.set(...all);
       },
     });
     const lock = await store.lock('key', { ttl: TTL });
     await pass(TTL / 3);
     const released = lock.release();
-    await pass(0);
-    goOn();
-    await pass(0);
-    goOn();
+    held = false;
+    for (const index of order) {
+      writes[index]?.();
+      await pass(0);
+    }
     await released;
     expect(await recordNow()).toMatchObject({ holder: null });
     expect(lock.lost.aborted).toBe(false);
+    expect(vi.getTimerCount()).toBe(0);
   });
 
-  it('is given back when who waited for it had given up while it was being written', async () => {
+  it.each<[string, (giveUp: AbortController, store: Store) => unknown]>([
+    ['who waited for it had given up', (giveUp) => giveUp.abort(new Error('Enough.'))],
+    ['the store was closed', (_, store) => store.close()],
+  ])('is given back when %s while it was being written', async (_, end) => {
     let goOn = (): void => undefined;
     const store = opened({
       async set(...all) {
@@ -212,11 +218,13 @@ describe('A lock by compare-and-set', () => {
     const giveUp = new AbortController();
     const waiting = store.lock('key', { ttl: TTL, signal: giveUp.signal });
     await pass(0);
-    giveUp.abort(new Error('Enough.'));
-    await expect(waiting).rejects.toThrow('Enough.');
+    const ended = end(giveUp, store);
+    await expect(waiting).rejects.toThrow(/Enough|closed/);
     expect(await recordNow()).toMatchObject({ holder: expect.any(String) as string });
     goOn();
-    await pass(0);
+    await ended;
+    // Closing waits for it. Who gives up does not.
+    if (ended === undefined) await pass(0);
     expect(await recordNow()).toMatchObject({ holder: null });
   });
 
