@@ -57,6 +57,7 @@ const WITHOUT_PARAMS = /^(ping|.+\/list)$/;
 /** Makes a request, as the SDK's own verb for it would be called. */
 export async function send(client: ResilientClient, request: BatchRequest, options: CallOptions): Promise<unknown> {
   const { method, params } = request;
+  if (params !== undefined && (typeof params !== 'object' || params === null || Array.isArray(params))) throw new TypeError(`the params of ${method} must be an object`);
   if ('schema' in request && request.schema) return client.request(request.params ? { method, params: request.params } : { method }, request.schema, options);
   if (params === undefined && !WITHOUT_PARAMS.test(method)) throw new TypeError(`${method} needs params`);
   const verb = VERBS[method as keyof Verbs] as (client: ResilientClient, params: unknown, options: CallOptions) => Promise<unknown>;

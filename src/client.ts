@@ -55,7 +55,11 @@ export class ResilientClient extends Client {
     this.#options = options;
     const session = new SessionTransport(target, sessionOptionsOf(options));
     this.#session = session;
-    this.#tools = new ToolList({ recall: () => session.recall('tools'), remember: (value) => session.remember('tools', value) });
+    this.#tools = new ToolList({ recall: () => session.recall('tools'), recallStored: () => session.recallStored('tools'), remember: (value) => session.remember('tools', value) });
+    session.onreset = () => {
+      this.#tools.drop();
+      this.#calls.changed();
+    };
     const retry = options.retry === false ? undefined : options.retry;
     const { minTimeout: min, maxTimeout: max, factor } = { ...DEFAULTS.retry, ...retry };
     this.#calls = new Calls(
@@ -295,7 +299,7 @@ export class ResilientClient extends Client {
     checkCallSettings(options);
     const cursor = (params as { cursor?: unknown } | undefined)?.cursor;
     const listsTools = method === 'tools/list' && schema === ListToolsResultSchema;
-    const known = listsTools && cursor === undefined && options.cache !== false ? this.#knownList() : undefined;
+    const known = listsTools && cursor === undefined && options.cache !== false ? await this.#knownList() : undefined;
     if (known) {
       options.signal?.throwIfAborted();
       this.#calls.noteCached(method);
@@ -307,7 +311,7 @@ export class ResilientClient extends Client {
     return result;
   }
 
-  #knownList(): ListToolsResult | undefined {
+  async #knownList(): Promise<ListToolsResult | undefined> {
     const { toolListTtl = DEFAULTS.toolListTtl } = this.#options;
     return toolListTtl === false ? undefined : this.#tools.within(toolListTtl);
   }

@@ -1,5 +1,6 @@
-import { DeadlineError, type FailedOutcome, reasonOf, RepriseError } from '../errors.ts';
+import { ClosedError, DeadlineError, type FailedOutcome, reasonOf, RepriseError } from '../errors.ts';
 import type { RateLimit, RetryBudget } from '../options.ts';
+import { onAbort } from '../signals.ts';
 import { type Backoff, sleep } from '../timers.ts';
 import { Budget } from './buckets.ts';
 import { copyOf } from './copy.ts';
@@ -85,6 +86,8 @@ export class Calls {
   readonly #metrics = new CallMetrics();
   readonly #flights = new Map<Flight, Promise<unknown>>();
   readonly #shared = new Map<string, Shared>();
+  /** Those who wait for a turn for several calls. */
+  readonly #waiting = new Set<AbortController>();
   #count = 0;
   #pending = 0;
 
@@ -116,7 +119,17 @@ export class Calls {
 
   /** Whoever has a turn for several calls at once waits for it here. Returns what gives it back. */
   async turn(signal: AbortSignal, left: number, what: string): Promise<() => void> {
-    if (!this.#gate.tryEnter()) await this.#gate.enter(signal, left, what);
+    if (!this.#gate.tryEnter()) {
+      const waiting = new AbortController();
+      const release = onAbort(signal, () => waiting.abort(signal.reason));
+      this.#waiting.add(waiting);
+      try {
+        await this.#gate.enter(waiting.signal, left, what);
+      } finally {
+        this.#waiting.delete(waiting);
+        release();
+      }
+    }
     return () => this.#gate.leave();
   }
 
@@ -134,7 +147,8 @@ export class Calls {
       const settle = (outcome: CallRecord['outcome'], more: Pick<CallRecord, 'isError' | 'code' | 'error' | 'result'>): void => {
         if (!spec.counts) return;
         this.#pending--;
-        if (!spec.safe && (outcome === 'answered' || outcome === 'unknown')) this.changed();
+        // A tool that may be called again may change something all the same.
+        if ((!spec.safe || spec.method === 'tools/call') && (outcome === 'answered' || outcome === 'unknown')) this.changed();
         const { method, name, params } = spec;
         const { payloads } = this.#options.history;
         this.#note({
@@ -149,13 +163,13 @@ export class Calls {
           ...(more.isError ? { isError: true } : {}),
           ...(more.code === undefined ? {} : { code: more.code }),
           ...(more.error === undefined ? {} : { error: more.error }),
-          ...(payloads ? { params: copyOf(params), ...(more.result === undefined ? {} : { result: copyOf(more.result) }) } : {}),
+          ...(payloads ? { params: kept(params), ...(more.result === undefined ? {} : { result: kept(more.result) }) } : {}),
         });
       };
       const fail = (error: unknown, outcome: CallRecord['outcome']): void => {
         const { code } = (error ?? {}) as { code?: unknown };
-        settle(outcome, { error: textOf(error), ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}) });
         reject(error);
+        settle(outcome, { error: textOf(error), ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}) });
       };
       const deadline = new Deadline(spec, (over) => {
         if (over.by === 'signal') {
@@ -183,8 +197,8 @@ export class Calls {
         (value) => {
           if (!flight.leaves(waiter)) return;
           deadline.dispose();
-          settle('answered', { isError: (value as { isError?: unknown } | undefined)?.isError === true, result: value });
           resolve(shared ? copyOf(value) : value);
+          settle('answered', { isError: (value as { isError?: unknown } | undefined)?.isError === true, result: value });
         },
         (error: unknown) => {
           if (!flight.leaves(waiter)) return;
@@ -213,6 +227,8 @@ export class Calls {
   /** The client is closed: whoever waits fails, and nobody is asked any more. */
   close(): void {
     this.#reachability.close();
+    const closed = new ClosedError('The client was closed while it waited for its turn.', { advice: 'It was not sent.', outcome: 'not-sent' });
+    for (const waiting of this.#waiting) waiting.abort(closed);
     for (const flight of this.#flights.keys()) flight.close();
   }
 
@@ -298,6 +314,15 @@ export class Calls {
 
 const UNLIMITED = new Budget({ tokens: Number.POSITIVE_INFINITY, ratio: 0 });
 
+/** A copy for the history, where one can be made: the arguments may be anything, a ring among others. */
+function kept(value: unknown): unknown {
+  try {
+    return copyOf(value);
+  } catch {
+    return undefined;
+  }
+}
+
 /** What an error says. A caller may give up for any reason at all, one that cannot be made a text among them. */
 function textOf(error: unknown): string {
   if (error instanceof Error) return error.message;
@@ -308,7 +333,9 @@ function failedOutcome(error: unknown, { attempts }: Flight): CallRecord['outcom
   if (error instanceof RepriseError) return error.outcome ?? 'not-sent';
   // Bad input, found before anything was sent.
   if (attempts === 0 && (error instanceof TypeError || error instanceof RangeError)) return 'not-sent';
-  return outcomeOf(error) === 'refused' ? 'refused' : 'answered';
+  const outcome = outcomeOf(error);
+  // What the user's own code throws (headers, authorization) comes before anything ran.
+  return outcome === 'refused' || outcome === 'answered' ? outcome : 'not-sent';
 }
 
 function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal' }>, outcome: FailedOutcome, waiting: string | undefined): DeadlineError {

@@ -1,5 +1,7 @@
-import { ClosedError, type FailedOutcome } from '../errors.ts';
+import { ClosedError, type FailedOutcome, RepriseError } from '../errors.ts';
 import type { Outcome } from './verdict.ts';
+
+const DID_NOT_RUN: ReadonlySet<Outcome> = new Set(['not-sent', 'never', 'busy', 'lost', 'refused']);
 
 /** One of those who wait for a flight. */
 export interface Waiter {
@@ -119,7 +121,9 @@ export class Flight {
     this.mayHaveRun ||= outcome === 'unknown';
     // By what error an attempt ends that was given up says nothing of what became of it.
     if (this.signal.aborted && !this.mayHaveRun) return;
-    this.outcome = this.mayHaveRun ? 'unknown' : 'not-sent';
+    if (this.mayHaveRun) this.outcome = 'unknown';
+    else if (DID_NOT_RUN.has(outcome)) this.outcome = 'not-sent';
+    else if (error instanceof RepriseError) this.outcome = error.outcome ?? this.outcome;
     this.lastFailure = error;
   }
 

@@ -34,6 +34,8 @@ export const BEAT = 1000;
 const LEAST_TTL = 10 * BEAT;
 const STORE_TIMEOUT = 3000;
 const MOST_CONFLICTS = 20;
+/** How long the last word of a call is waited for, in ms. */
+const PATIENCE = 1000;
 
 interface Place {
   readonly store: Store;
@@ -112,6 +114,8 @@ export class Scribe {
   readonly #warn: (error: Error) => void;
   #pending: Partial<Entry> = {};
   #tokenNoted = false;
+  /** A write is to come that has not begun. */
+  #waiting = false;
   #queue: Promise<void> = Promise.resolve();
   #stopBeating!: () => void;
   #told = false;
@@ -135,7 +139,12 @@ export class Scribe {
     this.#stopBeating();
     this.#pending = { ...this.#pending, ...change, seenAt: 0 };
     this.#flush();
-    await this.#queue;
+    // One that fails is tried once more; one that hangs is not waited for: the answer is there.
+    const written = this.#queue.then(() => {
+      if (Object.keys(this.#pending).length > 0) this.#flush();
+      return this.#queue;
+    });
+    await within(written, PATIENCE).catch(() => {});
   }
 
   /** There was no such call. */
@@ -152,11 +161,20 @@ export class Scribe {
     });
   }
 
+  /** Writes what is new. What comes while a write waits for the one before goes out with it. */
   #flush(): void {
-    this.#enqueue(() => {
+    if (this.#waiting) return;
+    this.#waiting = true;
+    this.#enqueue(async () => {
       const change = this.#pending;
       this.#pending = {};
-      return this.#page.update(change);
+      this.#waiting = false;
+      try {
+        await this.#page.update(change);
+      } catch (error) {
+        this.#pending = { ...change, ...this.#pending };
+        throw error;
+      }
     });
   }
 

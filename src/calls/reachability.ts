@@ -1,6 +1,7 @@
 import { CircuitOpenError, reasonOf, UnreachableError } from '../errors.ts';
 import { afterIdle, type Backoff, backoffDelay, sleep } from '../timers.ts';
 import { onAbort } from '../signals.ts';
+import { outcomeOf } from './verdict.ts';
 
 export interface ReachabilityHost {
   /** Asks the server for a sign of life. Rejects with an {@link UnreachableError} where it cannot be reached. */
@@ -165,10 +166,10 @@ export class Reachability {
       await this.#host.ping();
       this.up();
     } catch (error) {
-      // Whoever says no is there. One that takes the question and stays silent is not.
-      const code = (error as { code?: unknown }).code;
+      // Whoever says no is there. One that takes the question and stays silent is not, and what was thrown here says nothing.
+      const outcome = outcomeOf(error);
       if (error instanceof UnreachableError) this.#lastError = error;
-      else if (code !== 'DEADLINE' && code !== 'OUTCOME_UNKNOWN' && code !== 'CLOSED') this.up();
+      else if (outcome !== 'unknown' && outcome !== 'ended') this.up();
     } finally {
       this.#pinging = false;
       this.#ask();

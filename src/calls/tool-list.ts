@@ -4,6 +4,8 @@ import { copyOf } from './copy.ts';
 /** Keeps something with the session, and for as long as it lasts. */
 export interface ToolListHost {
   recall(): unknown;
+  /** As it stands in the store, where the session is kept in one. */
+  recallStored(): Promise<unknown>;
   remember(value: unknown): void;
 }
 
@@ -27,8 +29,10 @@ export class ToolList {
   }
 
   /** The list, if the server gave it within the last `ttl` ms and has not taken it back. A copy. */
-  within(ttl: number): ListToolsResult | undefined {
-    const kept = this.#kept();
+  async within(ttl: number): Promise<ListToolsResult | undefined> {
+    if (!this.#kept()) return undefined;
+    // Of those who share a session one hears that the list has changed: the others see it in the store.
+    const kept = asKept(await this.#host.recallStored());
     const age = kept ? Date.now() - kept.at : 0;
     // A clock that was set back says nothing of the age.
     return kept && age >= 0 && age < ttl ? copyOf(kept.result) : undefined;
@@ -57,6 +61,8 @@ export class ToolList {
   /** It has changed, and how is not known. */
   drop(): void {
     this.#changes++;
+    this.#readOnly.clear();
+    this.#repeatable.clear();
     this.#host.remember(undefined);
   }
 
@@ -75,11 +81,15 @@ export class ToolList {
     return this.#repeatable.has(name);
   }
 
-  /** What is there may have been written by anybody: only its outline is sure, the SDK's schema has the last word. */
   #kept(): Kept | undefined {
-    const kept = this.#host.recall() as Partial<Kept> | undefined;
-    return typeof kept === 'object' && typeof kept?.at === 'number' && Array.isArray(kept.result?.tools) ? (kept as Kept) : undefined;
+    return asKept(this.#host.recall());
   }
+}
+
+/** What is there may have been written by anybody: only its outline is sure, the SDK's schema has the last word. */
+function asKept(value: unknown): Kept | undefined {
+  const kept = value as Partial<Kept> | undefined;
+  return typeof kept === 'object' && typeof kept?.at === 'number' && Array.isArray(kept.result?.tools) ? (kept as Kept) : undefined;
 }
 
 function mark(names: Set<string>, name: string, belongs: boolean): void {

@@ -88,13 +88,18 @@ export function verdictOn(situation: Situation): Verdict {
  * lost session, and free for any use.)
  */
 export function outcomeOf(error: unknown): Outcome {
-  if (!(error instanceof RepriseError)) return isRefusal(error) ? 'refused' : 'answered';
+  if (!(error instanceof RepriseError)) return isRefusal(error) ? 'refused' : isAnswer(error) ? 'answered' : 'ended';
   if (error instanceof SessionLostError) return 'lost';
   if (error instanceof UnreachableError) return error.permanent ? 'never' : 'not-sent';
   if (error instanceof RateLimitedError) return error.outcome === 'refused' ? 'busy' : 'ended';
   if (error instanceof RefusedError) return 'refused';
   if (error instanceof OutcomeUnknownError) return 'unknown';
   return 'ended';
+}
+
+/** An error that comes of an answer: the server's own, or a schema's that the answer does not fit. Anything else was thrown here. */
+function isAnswer(error: unknown): boolean {
+  return error instanceof Error && (typeof (error as { code?: unknown }).code === 'number' || 'issues' in error);
 }
 
 /** The errors by which JSON-RPC says that a request was not run: no JSON, no request, no such method, no such parameters. */

@@ -96,7 +96,7 @@ export class Sessions {
 
   /**
    * Sets how long a session is kept since its last use, from now on, whatever its clients say by their option `ttl`. A client that has it
-   * learns of it when it writes its next use.
+   * learns of it when it writes its next use. A store that forgets by itself (`redisStore` with a `ttl`) still does.
    *
    * @param ttl - in ms; `Infinity` or `null`: for ever
    * @returns the session as it is now; `undefined` where there is none
@@ -122,7 +122,7 @@ export class Sessions {
     if (!key.startsWith(SESSIONS)) return false;
     const entry = await this.#find(key).catch(() => null);
     if (entry === undefined) return false;
-    // What cannot be read has nothing that could be told from something else.
+    // What cannot be read: there is no telling whether it is still the same.
     if (entry === null) return this.#store.delete(key);
     if (end) await this.#end(entry);
     return contend(async () => {

@@ -228,6 +228,15 @@ export class Lifecycle {
     return (this.record?.cache ?? this.#cache)[name];
   }
 
+  /** The same, as it stands in the store: another process may have heard of a change. */
+  async recallStored(name: string): Promise<unknown> {
+    const { keeper } = this.#negotiator;
+    const id = this.session?.id;
+    if (!keeper || id === undefined || !this.stored) return this.recall(name);
+    await keeper.flush();
+    return ((await keeper.latest(id)) ?? this.record)?.cache?.[name];
+  }
+
   /** Keeps something with the session, for the next process too, until the session ends. `undefined` removes it. */
   remember(name: string, value: unknown): void {
     const { [name]: before, ...others } = this.record?.cache ?? this.#cache;

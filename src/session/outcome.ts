@@ -95,7 +95,7 @@ function handshakeRefusal(failure: HttpFailure, where: string): Error {
       : status === 404 || status === 405
         ? 'Is the path right? That of an MCP endpoint often ends in /mcp.'
         : undefined;
-  return new RefusedError(reason, { status, retryAfter, advice, cause: failure.error && saidBy(failure.error.error) });
+  return new RefusedError(reason, { status, retryAfter, advice, cause: failure.error && saidBy({ ...failure.error.error, message: text }) });
 }
 
 /** The message of an error that may come from anywhere, fit to stand in a sentence. */
@@ -141,8 +141,10 @@ export function supportedVersions(error: unknown): readonly string[] {
 type ServerError = JSONRPCErrorResponse['error'];
 const UNSUPPORTED_VERSION = -32022;
 
+/** Of its data only what we read: the rest may repeat a secret. */
 function saidBy({ code, message, data }: ServerError): Error {
-  return Object.assign(new Error(message), { code, ...(data === undefined ? {} : { data }) });
+  const { supported } = (data ?? {}) as { supported?: unknown };
+  return Object.assign(new Error(message), { code, ...(supported === undefined ? {} : { data: { supported } }) });
 }
 
 /** Throws where a notification was not taken. */

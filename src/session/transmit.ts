@@ -33,7 +33,8 @@ export async function transmit(calls: readonly PendingCall[], link: Link, correl
   try {
     const [first] = messages;
     const ending = await link.send(messages.length === 1 && first ? first : messages, passage.exchange());
-    if (passage.refusal) return refusedArray(passage.refusal);
+    // Only where that is all it said, to the end: otherwise some of it may be running.
+    if (passage.refusal && ending.type === 'ended') return refusedArray(passage.refusal);
     if (passage.over || passage.cursor === undefined || !canResume(ending)) return handOver(ending, calls, host);
     const resumed = await resume(passage, link);
     return resumed.type === 'refused' || resumed.type === 'denied' ? cannotResume(resumed) : resumed;
@@ -113,10 +114,7 @@ class Passage {
 
   hear(message: JSONRPCMessage): void {
     this.#heard++;
-    if (this.#calls.length > 1 && refusesRequest(message)) {
-      this.#refusal = message;
-      this.#endSoon();
-    }
+    if (this.#calls.length > 1 && refusesRequest(message)) this.#refusal = message;
     this.#host.hear(message);
   }
 

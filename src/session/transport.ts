@@ -56,6 +56,8 @@ export class SessionTransport implements Transport {
   onmessage?: (<T extends JSONRPCMessage>(message: T) => void) | undefined;
   /** What happens to the session. */
   readonly events: SessionEmitter;
+  /** @internal Called when a new session is in the place of a lost one, before anyone else hears of it. */
+  onreset?: (() => void) | undefined;
   /** @internal Tells an event of the client above. */
   readonly tell: Tell;
   /** @internal How often each event was told. */
@@ -73,14 +75,17 @@ export class SessionTransport implements Transport {
     checkSessionOptions(options);
     const { events, tell, told } = createEvents(options.on ?? {}, (error) => this.#report(error));
     this.events = events;
-    this.tell = tell;
+    this.tell = (event, ...args) => {
+      if (event === 'reset') this.onreset?.();
+      tell(event, ...args);
+    };
     this.told = told;
     this.#wire = new Wire((message) => this.#toClient(message));
     const connector = connectorFor(target, { ...options, responseLimit: options.limits?.responseBytes ?? DEFAULTS.responseBytes });
     this.#traffic = connector.traffic;
     this.#lifecycle = new Lifecycle(connector, {
       options,
-      tell,
+      tell: this.tell,
       wire: this.#wire,
       toClient: (message) => this.#toClient(message),
       report: (error) => this.#report(error),
@@ -166,6 +171,11 @@ export class SessionTransport implements Transport {
   /** @internal What the client above kept with the present session. */
   recall(name: string): unknown {
     return this.#lifecycle.recall(name);
+  }
+
+  /** @internal The same, as it stands in the store. */
+  recallStored(name: string): Promise<unknown> {
+    return this.#lifecycle.recallStored(name);
   }
 
   /** @internal Keeps something with the session for the next process, until the session ends. */

@@ -58,7 +58,7 @@ describe.concurrent('The store contract', () => {
 
 async function expectFailures(adapter: StoreAdapter, names: readonly string[]): Promise<void> {
   // What hangs is to be seen as such soon.
-  const cases = casesOf({ ...adapter, limit: 2_000 });
+  const cases = casesOf({ ...adapter, limit: 1_000 });
   const failures = await failuresAmong(names.map((name) => [name, cases.get(name) ?? (() => Promise.reject(new Error('there is no such case')))]));
   expect(failures.map((failure) => names.find((name) => failure.startsWith(`${name}: `)))).toEqual(names);
   expect(failures.join('\n')).not.toContain('no such case');

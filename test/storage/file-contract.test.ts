@@ -1,20 +1,23 @@
-import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'vitest';
 import { fileStore } from '../../src/storage/file-store.ts';
+import type { Store } from '../../src/storage/store.ts';
 import { type HeldElsewhere, storeContract } from '../../src/testing.ts';
 import { killed, startProcess } from './file-children.ts';
 
-let directory: string;
-let children: ChildProcess[] = [];
+const directories = new WeakMap<Store, string>();
+/** What is to be ended with a store's case. */
+const children = new WeakMap<Store, () => Promise<void>>();
+
+const directoryOf = (store: Store): string => directories.get(store) as string;
 
 /** A lock of another process, which can be stopped as the system does it. */
-async function holdElsewhere(_: unknown, key: string, ttl: number): Promise<HeldElsewhere> {
-  const child = startProcess('hold', directory, key, `${ttl}`);
-  children.push(child);
+async function holdElsewhere(first: Store, key: string, ttl: number): Promise<HeldElsewhere> {
+  const child = startProcess('hold', directoryOf(first), key, `${ttl}`);
+  children.set(first, () => killed(child));
   const [said] = (await once(child, 'message')) as [string];
   const lost = new AbortController();
   const released = new Promise<void>((resolve) => {
@@ -34,19 +37,20 @@ async function holdElsewhere(_: unknown, key: string, ttl: number): Promise<Held
   };
 }
 
-describe('The file store', () => {
+describe.concurrent('The file store', () => {
   storeContract(
     { describe, it },
     {
       async create() {
-        directory = await mkdtemp(join(tmpdir(), 'mcp-reprise-'));
-        return fileStore(directory);
+        const directory = await mkdtemp(join(tmpdir(), 'mcp-reprise-'));
+        const store = fileStore(directory);
+        directories.set(store, directory);
+        return store;
       },
-      reopen: () => fileStore(directory),
-      async destroy() {
-        await Promise.all(children.map(killed));
-        children = [];
-        await rm(directory, { recursive: true });
+      reopen: (first) => fileStore(directoryOf(first)),
+      async destroy(first) {
+        await children.get(first)?.();
+        await rm(directoryOf(first), { recursive: true });
       },
       holdElsewhere,
     },

@@ -36,7 +36,7 @@ async function count(key: string): Promise<boolean> {
 }
 
 async function write(): Promise<void> {
-  await count(`shared ${Math.floor(Math.random() * 4)}`);
+  await count(`shared ${Math.floor(Math.random() * 8)}`);
 }
 
 /** Counts under a lock: nobody else can have been in between, as long as the lock is not lost. */

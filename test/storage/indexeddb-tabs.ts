@@ -4,8 +4,23 @@ import type * as Timers from '../../src/timers.ts';
 
 /** What tests of the IndexedDB store need of other tabs, in one process. */
 
-/** A tab of its own: the modules once more, and timers that can be made to stand still, as for a tab that is frozen. */
-export async function openTab(): Promise<{ indexedDbStore: () => Store; freeze(): void; thaw(): void }> {
+interface Tab {
+  readonly indexedDbStore: (name?: string) => Store;
+  freeze(): void;
+  thaw(): void;
+}
+
+let opening: Promise<unknown> = Promise.resolve();
+
+/** A tab of its own: the modules once more, with timers that can be made to stand still, as for a tab that is frozen. */
+export function openTab(): Promise<Tab> {
+  // The modules are for all: one after another.
+  const tab = opening.then(loadTab);
+  opening = tab;
+  return tab;
+}
+
+async function loadTab(): Promise<Tab> {
   let frozen = false;
   const due: (() => void)[] = [];
   const late = (task: () => void) => () => void (frozen ? due.push(task) : task());

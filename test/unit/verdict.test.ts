@@ -1,6 +1,7 @@
 import { McpError } from '@modelcontextprotocol/sdk/types.js';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { isRefusal, isSafeMethod, isShared, type Outcome, outcomeOf, type Situation, VERDICTS, verdictOn } from '../../src/calls/verdict.ts';
 import * as errors from '../../src/errors.ts';
 
@@ -126,7 +127,7 @@ describe('what became of an attempt', () => {
   it('is never told by the text of an error', () => {
     fc.assert(
       fc.property(fc.constantFrom('-32001', 'Request timed out', 'session not found', 'ECONNREFUSED', 'fetch failed'), fc.string(), (words, more) => {
-        expect(outcomeOf(new Error(`${words} ${more}`))).toBe('answered');
+        expect(outcomeOf(new Error(`${words} ${more}`))).toBe('ended');
         expect(outcomeOf(new errors.OutcomeUnknownError(`${words} ${more}`))).toBe('unknown');
         expect(outcomeOf(new errors.UnreachableError(`${words} ${more}`))).toBe('not-sent');
       }),
@@ -142,16 +143,20 @@ describe('what became of an attempt', () => {
 
   it('is answered by every other error of the server, −32001 among them', () => {
     fc.assert(
-      fc.property(fc.oneof(fc.constantFrom<unknown>(-32001, -32000, -32603, -32002, 0, '-32601', undefined, null), fc.integer()), (code) => {
-        fc.pre(!REFUSAL_CODES.includes(code as number));
+      fc.property(fc.oneof(fc.constantFrom(-32001, -32000, -32603, -32002, 0), fc.integer()), (code) => {
+        fc.pre(!REFUSAL_CODES.includes(code));
         expect(outcomeOf(sdkError(code))).toBe('answered');
       }),
       { examples: [[-32001]] },
     );
   });
 
-  it.each([undefined, null, 'not an error', 42, { code: -32601 }, Symbol('x')])('is answered by what is no error at all: %o', (thrown) => {
-    expect(outcomeOf(thrown)).toBe('answered');
+  it('is answered where a schema finds that the answer does not fit', () => {
+    expect(outcomeOf(z.string().safeParse(1).error)).toBe('answered');
+  });
+
+  it.each([undefined, null, 'not an error', 42, { code: -32601 }, Symbol('x'), sdkError('-32601'), sdkError(undefined)])('G1 is not told by what was thrown here, such as headers(): %o', (thrown) => {
+    expect(outcomeOf(thrown)).toBe('ended');
   });
 });
 
