@@ -7,7 +7,7 @@ type Check = (value: unknown, name: string) => void;
 
 const SESSION_CHECKS: Readonly<Record<keyof SessionOptions, Check>> = {
   store: (value, name) => {
-    const methods = ['get', 'set', 'delete', 'keys', 'close'] as const;
+    const methods = ['get', 'set', 'delete', 'keys', 'lock', 'close'] as const;
     if (!isObject(value) || methods.some((method) => typeof value[method] !== 'function')) throw new TypeError(`${name} must be a Store, such as fileStore(directory)`);
   },
   session: text,
