@@ -76,7 +76,11 @@ export class ResilientClient extends Client {
         ping: () => session.ping(),
         onRetry: (info) => session.tell('retry', info),
         onCircuit: (open, reason) => session.tell('circuit', { open, reason }),
-        onSettled: (record) => session.tell('call', record),
+        onSettled: (record) => {
+          const { method, name, outcome, error, attempts } = record;
+          if (method === 'tools/call' && name !== undefined && outcome === 'answered' && error === undefined && attempts > 0) session.count(name);
+          session.tell('call', record);
+        },
       },
     );
     // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.

@@ -174,8 +174,9 @@ export class Calls {
       const deadline = new Deadline(spec, (over) => {
         if (over.by === 'signal') {
           const error = textOf(over.reason);
-          settle(flight.leave(waiter, new Error(error)), { error });
+          const outcome = flight.leave(waiter, new Error(error));
           reject(over.reason);
+          settle(outcome, { error });
           return;
         }
         const { waiting } = flight;

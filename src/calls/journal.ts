@@ -1,4 +1,5 @@
-import { type ConflictError, reasonOf, StoreError } from '../errors.ts';
+import { reasonOf, StoreError } from '../errors.ts';
+import { ignoringConflict } from '../storage/conflict.ts';
 import type { Store } from '../storage/store.ts';
 import { afterIdle, within } from '../timers.ts';
 
@@ -215,15 +216,5 @@ function parseEntry(text: string): Entry | undefined {
     return valid ? (entry as Entry) : undefined;
   } catch {
     return undefined;
-  }
-}
-
-async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined> {
-  try {
-    return await operation;
-  } catch (error) {
-    // By its code: the class may be that of another copy of this library.
-    if ((error as Partial<ConflictError> | undefined)?.code === 'CONFLICT') return undefined;
-    throw error;
   }
 }

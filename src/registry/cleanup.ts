@@ -1,5 +1,5 @@
 import { isExpiredEntry } from '../calls/journal.ts';
-import { isConflict } from '../session/contend.ts';
+import { isConflict } from '../storage/conflict.ts';
 import { SESSIONS } from '../session/key.ts';
 import { isExpired } from '../session/record.ts';
 import type { Store, StoredValue } from '../storage/store.ts';

@@ -1,4 +1,5 @@
-import { type ConflictError, StoreError } from '../errors.ts';
+import { StoreError } from '../errors.ts';
+import { isConflict } from '../storage/conflict.ts';
 import { after } from '../timers.ts';
 
 /** A hundred who write at the same time get by, even over files. */
@@ -22,11 +23,6 @@ export async function contend<T>(attempt: () => Promise<T>, tries = MOST_TRIES):
     }
   }
   throw new StoreError('The stored session changes faster than it can be written.');
-}
-
-/** By its code: the class may be that of another copy of this library. */
-export function isConflict(error: unknown): boolean {
-  return (error as Partial<ConflictError> | undefined)?.code === 'CONFLICT';
 }
 
 function pause(delay: number): Promise<void> {

@@ -197,12 +197,15 @@ export class Lifecycle {
   /** The server granted a request: what that changed is to hold on the next session too. */
   granted(request: JSONRPCRequest): void {
     const { keeper } = this.#negotiator;
-    const tool = request.method === 'tools/call' ? request.params?.['name'] : undefined;
-    if (typeof tool === 'string') keeper?.count(tool);
     const change = this.restorables.note(request);
     if (!change) return;
     if ('uri' in change) keeper?.subscribe(change.uri, change.subscribed);
     else keeper?.update(change);
+  }
+
+  /** Counts a use of something by its name: what the client above wants to be told by those who look at the stored session. */
+  count(name: string): void {
+    this.#negotiator.keeper?.count(name);
   }
 
   /** What the user keeps with the session. */

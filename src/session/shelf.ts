@@ -1,7 +1,7 @@
 import { StoreError } from '../errors.ts';
 import type { Lock, Store } from '../storage/store.ts';
 import { within } from '../timers.ts';
-import { isConflict } from './contend.ts';
+import { isConflict } from '../storage/conflict.ts';
 import type { Tell } from './events.ts';
 import { readable, type SessionRecord, serializeRecord } from './record.ts';
 

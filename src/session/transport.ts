@@ -178,6 +178,11 @@ export class SessionTransport implements Transport {
     return this.#lifecycle.recallStored(name);
   }
 
+  /** @internal Counts a use of something by its name, with the session. */
+  count(name: string): void {
+    this.#lifecycle.count(name);
+  }
+
   /** @internal Keeps something with the session for the next process, until the session ends. */
   remember(name: string, value: unknown): void {
     this.#lifecycle.remember(name, value);

@@ -1,4 +1,5 @@
-import { type ConflictError, StoreError } from '../errors.ts';
+import { StoreError } from '../errors.ts';
+import { ignoringConflict } from './conflict.ts';
 import { altered, type Opened, open, seal } from './encrypted-envelope.ts';
 import { History, isReplayed, type Mark, type Seen } from './encrypted-history.ts';
 import { type EncryptionKey, isPassphrase, Keyring, newSalt } from './encrypted-keys.ts';
@@ -280,15 +281,4 @@ function requireOurs(key: unknown): asserts key is string {
 
 function isList(key: EncryptionKey | readonly EncryptionKey[]): key is readonly EncryptionKey[] {
   return Array.isArray(key);
-}
-
-/** Resolves to `undefined` where another was quicker. */
-async function ignoringConflict<T>(operation: Promise<T>): Promise<T | undefined> {
-  try {
-    return await operation;
-  } catch (error) {
-    // By its code: the class may be that of another copy of this library.
-    if ((error as Partial<ConflictError> | undefined)?.code === 'CONFLICT') return undefined;
-    throw error;
-  }
 }
