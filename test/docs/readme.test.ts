@@ -2,10 +2,9 @@ import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type EverythingProcess, startEverything } from '../support/everything.ts';
+import { startExample } from './run-example.ts';
 
 /** The README's code is the code of the examples (which the compiler checks), and the examples run as printed, on the build. */
 
@@ -43,16 +42,7 @@ describe('the examples run as they are printed', () => {
     await rm(directory, { recursive: true, force: true });
   });
 
-  /** Runs an example on the build, as a user of the package would. */
-  async function run(file: string): Promise<{ output: string; code: number | null }> {
-    const tsx = import.meta.resolve('tsx');
-    const child = fork(fileURLToPath(new URL(file, root)), { cwd: directory, execArgv: ['--import', tsx], env: { ...process.env, MCP_URL: everything.url.href }, silent: true });
-    let output = '';
-    child.stdout?.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    child.stderr?.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-    return { output, code };
-  }
+  const run = (file: string) => startExample(file, { directory, env: { MCP_URL: everything.url.href } }).ended;
 
   it('first.ts starts, and goes on when it is run again', async () => {
     expect(await run('examples/first.ts')).toEqual({ code: 0, output: expect.stringMatching(/^started with \d+ tools\n.*Hello again/s) });

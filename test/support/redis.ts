@@ -28,26 +28,28 @@ const run = promisify(execFile);
 const CACHE = fileURLToPath(new URL('../../node_modules/.cache/redis', import.meta.url));
 const PACKAGES = ['redis-server', 'redis-tools', 'libjemalloc2', 'liblzf1'];
 
-/**
- * Vitest's global setup: a real Redis for the tests of the Redis store. The one of `REDIS_URL`, else `redis-server` or `valkey-server`
- * from the PATH, else, on Debian, from its packages, which are only unpacked and not installed.
- */
+/** Vitest's global setup: a real Redis for the tests of the Redis store. */
 export default async function setup(project: TestProject): Promise<(() => Promise<void>) | undefined> {
-  const given = process.env['REDIS_URL'];
-  if (given) {
-    project.provide('redisUrl', given);
-    return undefined;
-  }
   try {
-    const server = await start((await fromPath()) ?? (await unpacked()) ?? (await fromDebian()));
-    project.provide('redisUrl', server.url);
-    return server.stop;
+    const redis = await startRedis();
+    project.provide('redisUrl', redis.url);
+    return redis.stop;
   } catch (error) {
     if (process.env['CI'] === 'true') throw new Error('The tests of the Redis store need a Redis.', { cause: error });
     console.warn(`\n!!! NO REDIS: THE TESTS OF THE REDIS STORE ARE SKIPPED. Install redis-server, or set REDIS_URL. (${(error as Error).message.trim()})\n`);
     project.provide('redisUrl', '');
     return undefined;
   }
+}
+
+/**
+ * A real Redis: the one of `REDIS_URL`, else `redis-server` or `valkey-server` from the PATH, else, on Debian, from its packages, which
+ * are only unpacked and not installed.
+ */
+export async function startRedis(): Promise<{ readonly url: string; stop(): Promise<void> }> {
+  const given = process.env['REDIS_URL'];
+  if (given) return { url: given, stop: async () => {} };
+  return start((await fromPath()) ?? (await unpacked()) ?? (await fromDebian()));
 }
 
 async function start({ path, libraries }: Binary): Promise<{ url: string; stop: () => Promise<void> }> {
