@@ -73,7 +73,10 @@ export interface SessionOptions {
   readonly session?: string;
   /** On whose behalf. Sessions of different principals never meet. With an `authProvider` and no principal nothing is stored. */
   readonly principal?: string;
-  /** How long an unused session is kept, since its last use. Default 1 hour; `Infinity` is allowed. */
+  /**
+   * How long a session is kept since its last use, in ms. It is in use while a call is in flight or its notification stream is open.
+   * Default 1 hour; `Infinity` is allowed. Where clients of one session say different things the longest counts.
+   */
   readonly ttl?: number;
   /** Kept with the session, as JSON. */
   readonly metadata?: Readonly<Record<string, unknown>>;

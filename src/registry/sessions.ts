@@ -1,6 +1,7 @@
 import { checkCleanupOptions, checkSessionFilter, checkSessionsOptions, checkTtl } from '../checks.ts';
 import { StoreError } from '../errors.ts';
 import { contend } from '../session/contend.ts';
+import { TOUCH_INTERVAL } from '../session/keeper.ts';
 import { endSession, type SessionAccess } from '../session/farewell.ts';
 import { SESSIONS } from '../session/key.ts';
 import { expiryOf, type SessionRecord, serializeRecord } from '../session/record.ts';
@@ -96,7 +97,7 @@ export class Sessions {
 
   /**
    * Sets how long a session is kept since its last use, from now on, whatever its clients say by their option `ttl`. A client that has it
-   * learns of it when it writes its next use. A store that forgets by itself (`redisStore` with a `ttl`) still does.
+   * learns of it when it writes its next use, so it expires in a minute at the earliest. A store that forgets by itself (`redisStore` with a `ttl`) still does.
    *
    * @param ttl - in ms; `Infinity` or `null`: for ever
    * @returns the session as it is now; `undefined` where there is none
@@ -105,26 +106,32 @@ export class Sessions {
     if (ttl !== null) checkTtl(ttl);
     return this.#rewrite(key, ({ record }) => {
       const next = { ...record, ttl: ttl === Number.POSITIVE_INFINITY ? null : ttl };
-      return { ...next, expiresAt: expiryOf(next, Number.POSITIVE_INFINITY) };
+      const expiresAt = expiryOf(next, Number.POSITIVE_INFINITY);
+      // A client may be using it, and knows of a longer one.
+      return { ...next, expiresAt: expiresAt && Math.max(expiresAt, Date.now() + 1.1 * TOUCH_INTERVAL) };
     });
   }
 
   /**
-   * Removes a session, whatever it is, unless another has taken its place meanwhile.
+   * Removes a session, whatever it is, unless another has taken its place meanwhile. A client that is connected to it ends it when it
+   * leaves.
    *
    * @param options - `end`: whether it is ended on its server first (DELETE, at most 2 s), as well as that can be done. Default true.
    * @returns whether it was there
-   * @throws what `access` throws; then nothing was removed
+   * @throws what `access` throws, and StoreError where the store cannot read it, unless `end` is false; then nothing was removed
    */
   async delete(key: string, { end = true }: { readonly end?: boolean } = {}): Promise<boolean> {
     requireString('key', key);
     checkCleanupOptions({ end });
     if (!key.startsWith(SESSIONS)) return false;
-    const entry = await this.#find(key).catch(() => null);
-    if (entry === undefined) return false;
+    const stored = await this.#store.get(key).catch((error: unknown) => {
+      if (end) throw error;
+    });
+    if (end && !stored) return false;
+    const entry = stored && readEntry(key, stored);
     // What cannot be read: there is no telling whether it is still the same.
-    if (entry === null) return this.#store.delete(key);
-    if (end) await this.#end(entry);
+    if (!entry) return this.#store.delete(key);
+    if (end) await (await this.#farewellOf(entry))();
     return contend(async () => {
       const now = await this.#store.get(key);
       return now && readEntry(key, now)?.record.id === entry.record.id ? this.#store.delete(key, now.revision) : false;
@@ -249,12 +256,13 @@ export class Sessions {
   }
 
   #cleanup({ end = true, unreadable = false }: CleanupOptions, signal?: AbortSignal): Promise<number> {
-    return removeExpired({ store: this.#store, end, unreadable, signal, endSession: (entry) => this.#end(entry) });
+    return removeExpired({ store: this.#store, end, unreadable, signal, farewellOf: (entry) => this.#farewellOf(entry) });
   }
 
-  async #end(entry: Entry): Promise<boolean> {
+  /** Asks for what it takes, and then ends it. */
+  async #farewellOf(entry: Entry): Promise<() => Promise<boolean>> {
     const access = await within(Promise.resolve(this.#access(describeSession(entry))), ACCESS_TIMEOUT);
-    return endSession(entry.record, access);
+    return () => endSession(entry.record, access);
   }
 }
 

@@ -106,6 +106,10 @@ export class Correlator {
     return [...this.#byClientId.values()];
   }
 
+  get isIdle(): boolean {
+    return this.#byClientId.size === 0;
+  }
+
   /** Takes up a request of the client, so that it can be cancelled by the id that the client knows. */
   open(request: JSONRPCRequest, onAnswer?: (answer: Answer) => void): PendingCall {
     const call = new PendingCall(request, onAnswer);

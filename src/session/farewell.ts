@@ -16,8 +16,11 @@ export async function endSession({ url, id, initialized }: SessionRecord, access
   const link = connector.connect();
   const limit = expiring(END_TIMEOUT);
   link.adopt({ id, protocolVersion: initialized.protocolVersion });
-  await link.end(limit);
-  await link.close();
-  connector.close();
+  try {
+    await link.end(limit);
+    await link.close();
+  } finally {
+    connector.close();
+  }
   return !limit.aborted;
 }

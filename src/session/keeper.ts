@@ -23,7 +23,7 @@ export interface KeeperOptions extends ShelfOptions {
 /** A moved cursor is written at most this often, in ms. */
 const CURSOR_INTERVAL = 1000;
 /** A use alone is written at most this often, in ms, and at least ten times within the TTL. */
-const TOUCH_INTERVAL = 60_000;
+export const TOUCH_INTERVAL = 60_000;
 /** A use is not written where the store has one that is at most so much older, in ms. */
 const SAME_USE = 1000;
 /** Where a crowd leaves together not everybody can write how often he called what: each tries so often. */
@@ -47,6 +47,12 @@ export class SessionKeeper {
   constructor(options: KeeperOptions) {
     this.#options = options;
     this.#shelf = new Shelf(options);
+  }
+
+  /** How often a use is written, in ms. `undefined` where it makes no difference: the session never expires, or is not stored. */
+  get touchInterval(): number | undefined {
+    const ttl = this.#record && !this.#shelf.failed ? this.#ttlOf(this.#record) : Number.POSITIVE_INFINITY;
+    return ttl === Number.POSITIVE_INFINITY ? undefined : Math.min(TOUCH_INTERVAL, ttl / 10);
   }
 
   /** The record as this process knows it. */
@@ -98,30 +104,32 @@ export class SessionKeeper {
 
   /**
    * Writes a new session in place of what {@link load} saw, with what the user kept with that. Returns the record that holds now: this
-   * one, or the one of another process that was quicker.
+   * one, or the one of another process that was quicker; and the one that it replaced, where the server may still know that and
+   * nobody will use it any more.
    */
-  async claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<SessionRecord> {
+  async claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<{ readonly winner: SessionRecord; readonly replaced?: SessionRecord }> {
     const { key, ttl } = this.#options;
     const fresh = { ...record, ...placeOf(key) };
-    const attempt = async (): Promise<SessionRecord> => {
+    const attempt = async (): Promise<{ readonly winner: SessionRecord; readonly replaced?: SessionRecord }> => {
       const there = await this.#shelf.get();
       const found = this.#shelf.failed ? this.#record : there?.record;
       const other = found && this.#isOurs(found) ? found : undefined;
       const alive = other && !lost.has(other.id) && !isExpired(other, Date.now());
-      if (alive && there && there.revision !== this.#seen && canonical(other.capabilities) === canonical(fresh.capabilities)) return other;
+      if (alive && there && there.revision !== this.#seen && canonical(other.capabilities) === canonical(fresh.capabilities)) return { winner: other };
       // What is expired is over, unless it was in use here to the end.
       const next = other && (alive || lost.has(other.id)) ? withUsers(fresh, other) : fresh;
       const claimed = { ...next, expiresAt: expiryOf(next, ttl) };
       await this.#shelf.set(claimed, there?.revision ?? null);
-      return claimed;
+      const isOver = other && other.id !== claimed.id && !lost.has(other.id) && (!alive || Date.now() - other.lastUsedAt > 2 * TOUCH_INTERVAL);
+      return { winner: claimed, ...(isOver ? { replaced: other } : {}) };
     };
-    const winner = await contend(attempt).catch((error: unknown) => {
+    const claimed = await contend(attempt).catch((error: unknown) => {
       this.#shelf.fail(error);
       return attempt();
     });
-    this.#adopt(winner);
+    this.#adopt(claimed.winner);
     this.#stored ||= !this.#shelf.failed;
-    return winner;
+    return claimed;
   }
 
   /** Remembers a change; written at once when it must not be lost, otherwise when the last write is long enough ago. */
@@ -129,25 +137,25 @@ export class SessionKeeper {
     if (!this.#record) return;
     this.#changes.set(change);
     const { cursor, lastUsedAt, ...urgent } = change;
-    const interval = cursor !== undefined ? CURSOR_INTERVAL : Math.min(TOUCH_INTERVAL, this.#ttlOf(this.#record) / 10);
+    const interval = cursor !== undefined ? CURSOR_INTERVAL : (this.touchInterval ?? TOUCH_INTERVAL);
     if (Object.keys(urgent).length === 0 && now - this.#writtenAt < interval) return;
-    void this.flush();
+    void this.#enqueue();
   }
 
   /** Remembers that a subscription was made or given up. */
   subscribe(uri: string, subscribed: boolean): void {
     this.#changes.subscribe(uri, subscribed);
-    void this.flush();
+    void this.#enqueue();
   }
 
   /** A tool has answered: written with the next use. */
   count(tool: string): void {
-    if (this.#record && !this.#shelf.failed) addCalls(this.#tallyOf(this.#record), callOf(tool));
+    if (this.#record && !this.#shelf.failed) addCalls(this.#options.store, this.#tallyOf(this.#record), callOf(tool));
   }
 
   /**
-   * Changes what the user keeps with the session, atomically among all who share the store. Where that fails, or has the session no
-   * longer, it is changed in memory.
+   * Changes what the user keeps with the session, atomically among all who share the store. Where that fails it is changed in memory;
+   * where it has the session no longer, that is stored anew.
    *
    * @throws what `askChange` throws; StoreError when others were quicker every time
    */
@@ -178,21 +186,28 @@ export class SessionKeeper {
     return record?.id === id ? record : undefined;
   }
 
-  /** Whether the place in the store has gone to another session, so that nobody will find this one again. */
+  /** Whether the place in the store is empty or another session's, so that nobody will find this one again. */
   async isDisplaced(id: string): Promise<boolean> {
-    const other = (await this.#shelf.get())?.record;
-    return other !== undefined && other.id !== id;
+    const there = await this.#shelf.get();
+    return !this.#shelf.failed && there?.record?.id !== id;
   }
 
   /** Writes what is not yet written. Never rejects. */
   flush(): Promise<void> {
-    this.#queue = this.#queue.then(() => this.#write());
+    return this.#enqueue({ leaving: true });
+  }
+
+  #enqueue({ leaving = false } = {}): Promise<void> {
+    this.#queue = this.#queue.then(() => this.#write(leaving));
     return this.#queue;
   }
 
   /** Forgets the session, in memory and in the store, if the store still holds this one. */
   async forget(id: string): Promise<void> {
-    if (this.#record?.id === id) this.#record = undefined;
+    if (this.#record?.id === id) {
+      takeCalls(this.#options.store, this.#tallyOf(this.#record));
+      this.#record = undefined;
+    }
     this.#stored = false;
     this.#changes = new Changes();
     await this.#queue;
@@ -208,17 +223,20 @@ export class SessionKeeper {
     const current = there?.record && this.#isOurs(there.record) ? there.record : undefined;
     const before = current ?? this.#record ?? {};
     const kept = askChange(userState(before), change);
-    if (there && current && Object.keys(kept).length > 0) await this.#shelf.set(withState(current, kept), there.revision);
+    if (Object.keys(kept).length > 0) {
+      if (there && current) await this.#shelf.set(withState(current, kept), there.revision);
+      else if (!there && this.#record && this.#stored) await this.#shelf.set(withState(this.#record, kept), null);
+    }
     const after = withState(before, kept);
     this.#record &&= withState(this.#record, after);
     return userState(after);
   }
 
-  async #write(): Promise<void> {
+  async #write(leaving: boolean): Promise<void> {
     const changes = this.#changes;
     const record = this.#record;
     if (!record) return;
-    changes.calls = takeCalls(this.#tallyOf(record));
+    changes.calls = takeCalls(this.#options.store, this.#tallyOf(record));
     if (changes.isEmpty) return;
     this.#changes = new Changes();
     this.#record = this.#changedBy(changes, record);
@@ -227,6 +245,7 @@ export class SessionKeeper {
       const there = await this.#shelf.get();
       const current = there?.record;
       // Deleted, or replaced by another session: ours has no claim on the place.
+      if (!there && !leaving && !this.#shelf.failed) this.#shelf.warn('the session was removed from the store: it is kept in memory only, and ends with this client');
       if (current?.id !== record.id) return;
       const isSame = Math.abs(changes.lastUsedAt - current.lastUsedAt) < Math.min(SAME_USE, this.#ttlOf(current) / 10);
       // Many leave at the same time: what another process has just said of its use, holds for ours too.
@@ -237,7 +256,7 @@ export class SessionKeeper {
       if (this.#record?.id === record.id) this.#record = withUsers(this.#record, next);
     };
     // Where others were quicker every time, so much is missing; the calls are left to who writes next in this process.
-    await contend(attempt, changes.isMinor ? MINOR_TRIES : undefined).catch(() => addCalls(this.#tallyOf(record), changes.calls));
+    await contend(attempt, changes.isMinor ? MINOR_TRIES : undefined).catch(() => addCalls(this.#options.store, this.#tallyOf(record), changes.calls));
   }
 
   /** A session id goes only to the server and for the principal that it was minted for (G7), whatever the key says. */
@@ -246,6 +265,8 @@ export class SessionKeeper {
   }
 
   #adopt(record: SessionRecord): void {
+    // What was counted for another session ends with it.
+    if (this.#record && this.#record.id !== record.id) takeCalls(this.#options.store, this.#tallyOf(this.#record));
     this.#record = record;
     this.#changes.clearFields();
     // A use that lies in the future is put right by the next one, at once.
@@ -255,7 +276,10 @@ export class SessionKeeper {
   #changedBy(changes: Changes, record: SessionRecord): SessionRecord {
     if (changes.isEmpty) return record;
     const next = changes.applyTo(record);
-    return { ...next, expiresAt: expiryOf(next, this.#options.ttl) };
+    const own = expiryOf(next, this.#options.ttl);
+    // Where clients say different things the longest TTL counts: otherwise one of them would lose the session to another's.
+    const others = record.ttl === undefined && record.lastUsedAt <= Date.now() ? (record.expiresAt ?? 0) : 0;
+    return { ...next, expiresAt: own && Math.max(own, others) };
   }
 
   #tallyOf({ id }: SessionRecord): string {

@@ -3,7 +3,7 @@ import { canonical } from '../canonical.ts';
 import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
-import { after, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
+import { after, afterIdle, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
 import type { Tell } from './events.ts';
 import { clampHint } from './hints.ts';
 import { END_TIMEOUT, Negotiator, type Params } from './negotiator.ts';
@@ -44,6 +44,9 @@ export class Lifecycle {
   #notBefore = 0;
   readonly #listener: Listener;
   #stopProving = (): void => {};
+  /** The session whose notification stream is open. */
+  #heard: ActiveSession | undefined;
+  #stopBeat = (): void => {};
   #lastUsedAt: number | undefined;
   /** What is kept with a session that is not stored. */
   #cache: Readonly<Record<string, unknown>> = {};
@@ -106,6 +109,7 @@ export class Lifecycle {
     }
     if (stored && this.#host.options.validate !== 'ping') {
       this.#machine.enter({ name: 'resuming', session: stored });
+      this.#beat();
       return stored;
     }
     this.#machine.enter({ name: 'negotiating' });
@@ -262,6 +266,7 @@ export class Lifecycle {
     this.#scope.abort(new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' }));
     this.#renewal = undefined;
     this.#stopProving();
+    this.#stopBeat();
     const quiet = this.#listener.stop();
     // A server that is known to be away need not be waited for, and one that has forgotten the session need not be told.
     const present = state.name !== 'lost' && state.name !== 'backoff' && (this.#reachable || state.name === 'resuming');
@@ -332,9 +337,22 @@ export class Lifecycle {
   #open(session: ActiveSession): void {
     if (!this.#machine.enter({ name: session.resumed ? 'resuming' : 'ready', session })) return;
     this.#cache = {};
+    this.#beat();
     if (session.resumed) return;
     this.#used();
     this.#listen(session);
+  }
+
+  /** A session with a call in flight or an open stream is in use, however long the server says nothing. */
+  #beat(): void {
+    this.#stopBeat();
+    const interval = this.#negotiator.keeper?.touchInterval;
+    if (interval === undefined) return;
+    this.#stopBeat = afterIdle(interval, () => {
+      const { session } = this;
+      if (session && (!this.#host.wire.isIdle || this.#heard === session)) this.#used();
+      this.#beat();
+    });
   }
 
   #used(): void {
@@ -360,10 +378,12 @@ export class Lifecycle {
     return {
       hear: wire.hearOn(session.link),
       onUp: () => {
+        this.#heard = session;
         told = '';
         if (this.state.name === 'degraded') this.#machine.enter({ name: 'ready', session });
       },
       onDown: (reason, retrying) => {
+        this.#heard = undefined;
         this.#machine.enter({ name: 'degraded', session, reason });
         // The same news again and again is none.
         if (told === reason) return;

@@ -51,14 +51,18 @@ export class Listener {
         const cursor = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
         if (signal.aborted) return;
         const stream = new ServerStream(session.link, this.#host.streamHost(session), cursor);
-        await new Promise<void>((resolve) => {
-          onAbort(signal, resolve);
-          if (lock) onAbort(lock.lost, resolve);
-        });
+        await firstAbort(lock ? [signal, lock.lost] : [signal]);
         stream.stop();
       } finally {
         await lock?.release();
       }
     }
   }
+}
+
+/** Resolves when one of the signals aborts. */
+async function firstAbort(signals: readonly AbortSignal[]): Promise<void> {
+  let releases: readonly (() => void)[] = [];
+  await new Promise<void>((resolve) => (releases = signals.map((signal) => onAbort(signal, resolve))));
+  for (const release of releases) release();
 }

@@ -10,7 +10,7 @@ import { handshakeError, late } from './outcome.ts';
 import type { Lock } from '../storage/store.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
-import { type Backoff, backoffDelay, expiring } from '../timers.ts';
+import { type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
 import { askChange, type KeptState, type UserChange, type UserState, userState, withState } from './user-state.ts';
 import type { Wire } from './wire.ts';
@@ -115,15 +115,27 @@ export class Negotiator {
    * then compare-and-set decides whose session it is.
    */
   async #takeTurn(scope: AbortSignal): Promise<Lock | undefined> {
-    const end = performance.now() + this.timeout / 2;
-    for (let looks = 0; this.#keeper && performance.now() < end; looks++) {
-      try {
-        return await this.#keeper.lock('handshake', AbortSignal.any([scope, expiring(backoffDelay(LOOK, looks))]));
-      } catch {
-        if (scope.aborted || (await this.#keeper.peek(this.#lost))) return undefined;
-      }
+    const keeper = this.#keeper;
+    if (!keeper) return undefined;
+    // One wait, however long: whoever asks anew goes to the end of the line, and cannot tell how long the holder has said nothing.
+    const over = new AbortController();
+    const signal = AbortSignal.any([scope, expiring(this.timeout / 2), over.signal]);
+    void this.#lookOut(keeper, signal).then(() => over.abort(), () => undefined);
+    try {
+      return await keeper.lock('handshake', signal);
+    } catch {
+      return undefined;
+    } finally {
+      over.abort();
     }
-    return undefined;
+  }
+
+  /** Resolves as soon as another process has made a session. */
+  async #lookOut(keeper: SessionKeeper, signal: AbortSignal): Promise<void> {
+    for (let looks = 0; ; looks++) {
+      await sleep(backoffDelay(LOOK, looks), signal);
+      if (await keeper.peek(this.#lost)) return;
+    }
   }
 
   get user(): UserState {
@@ -254,10 +266,11 @@ export class Negotiator {
       expiresAt: null,
       ...this.restorables.snapshot(),
     };
-    const record = await this.#keeper.claim(withState(made, this.#kept), this.#lost);
-    if (record.id === session.id) return session;
+    const { winner, replaced } = await this.#keeper.claim(withState(made, this.#kept), this.#lost);
+    if (replaced) this.#endReplaced(replaced);
+    if (winner.id === session.id) return session;
     this.#dismiss(session);
-    return this.#takeUp(record);
+    return this.#takeUp(winner);
   }
 
   #takeUp({ id, initialized, createdAt, ...record }: SessionRecord): ActiveSession {
@@ -280,8 +293,15 @@ export class Negotiator {
     return session;
   }
 
+  /** Ends a stored session whose place is taken: nobody will find it any more. */
+  #endReplaced({ id, initialized }: SessionRecord): void {
+    const link = this.#connector.connect();
+    link.adopt({ id, protocolVersion: initialized.protocolVersion });
+    this.#dismiss({ link });
+  }
+
   /** Ends a session of ours that will not be used. */
-  #dismiss({ link }: ActiveSession): void {
+  #dismiss({ link }: Pick<ActiveSession, 'link'>): void {
     link.onGone = undefined;
     const gone = link.end(expiring(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
     this.#farewell = Promise.all([this.#farewell, gone]);

@@ -101,6 +101,16 @@ export function readable(text: string): SessionRecord | undefined {
   }
 }
 
+/** Whether a later version of this library has written it: one that knows more of a session than this one would keep. */
+export function isNewer(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isObject(value) && typeof value['v'] === 'number' && value['v'] > 1;
+  } catch {
+    return false;
+  }
+}
+
 /** Checks what should be a record, as {@link parseRecord} does. */
 export function checkRecord(value: unknown): SessionRecord {
   if (!isObject(value)) throw new TypeError('it is not an object');

@@ -1,9 +1,10 @@
 import { StoreError } from '../errors.ts';
 import type { Lock, Store } from '../storage/store.ts';
+import { onAbort } from '../signals.ts';
 import { within } from '../timers.ts';
 import { isConflict } from '../storage/conflict.ts';
 import type { Tell } from './events.ts';
-import { readable, type SessionRecord, serializeRecord } from './record.ts';
+import { isNewer, readable, type SessionRecord, serializeRecord } from './record.ts';
 
 export interface ShelfOptions {
   readonly store: Store;
@@ -42,7 +43,13 @@ export class Shelf {
 
   async get(): Promise<Found | undefined> {
     const there = await this.#guard((store) => store.get(this.#options.key));
-    return there && { text: there.value, record: readable(there.value), revision: there.revision };
+    if (!there) return undefined;
+    const record = readable(there.value);
+    if (!record && isNewer(there.value)) {
+      this.fail(new Error('a later version of this library has written the session, and it is left alone'));
+      return undefined;
+    }
+    return { text: there.value, record, revision: there.revision };
   }
 
   /** @throws ConflictError, and nothing else */
@@ -63,7 +70,9 @@ export class Shelf {
   async lock(what: keyof typeof LOCK_TTL, signal: AbortSignal): Promise<Lock | undefined> {
     if (this.#failed) return undefined;
     try {
-      return await this.#options.store.lock(`${what}/${this.#options.key}`, { ttl: LOCK_TTL[what], signal });
+      signal.throwIfAborted();
+      const taking = this.#options.store.lock(`${what}/${this.#options.key}`, { ttl: LOCK_TTL[what], signal });
+      return await boundedLock(taking, signal);
     } catch (error) {
       signal.throwIfAborted();
       this.fail(error);
@@ -93,6 +102,26 @@ export class Shelf {
       this.fail(error);
       return undefined;
     }
+  }
+}
+
+/** A lock of a store that may not answer: it is waited for until `signal` aborts, and its release for a while. */
+async function boundedLock(taking: Promise<Lock>, signal: AbortSignal): Promise<Lock> {
+  const release = (lock: Lock): Promise<void> => within(lock.release(), STORE_TIMEOUT).catch(() => undefined);
+  let stop = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stop = onAbort(signal, () => {
+      // What comes too late is nobody's.
+      void taking.then(release, () => undefined);
+      reject(signal.reason as Error);
+    });
+  });
+  try {
+    const lock = await Promise.race([taking, aborted]);
+    signal.throwIfAborted();
+    return { fence: lock.fence, lost: lock.lost, release: () => release(lock) };
+  } finally {
+    stop();
   }
 }
 

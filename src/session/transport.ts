@@ -253,7 +253,9 @@ export class SessionTransport implements Transport {
 
   async #attach(call: PendingCall): Promise<void> {
     const session = await this.#lifecycle.attach(call.request.params as InitializeRequest['params'], call.abort.signal);
-    if (session) call.answer({ jsonrpc: '2.0', id: call.request.id, result: { ...session.initialized } });
+    if (!session) return;
+    this.#wire.close(call);
+    call.answer({ jsonrpc: '2.0', id: call.request.id, result: { ...session.initialized } });
   }
 
   #deliver(call: PendingCall, { resumptionToken, onresumptiontoken }: TransportSendOptions): Promise<void> {

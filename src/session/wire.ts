@@ -149,6 +149,11 @@ export class Wire {
     return { hear: this.hearOn(link), onAccepted };
   }
 
+  /** Whether nothing is in flight. */
+  get isIdle(): boolean {
+    return this.#correlator.isIdle;
+  }
+
   /** Ends everything in flight. Calls fail with `ClosedError`. */
   shut(): void {
     this.#scope.abort(new Error('the client was closed'));

@@ -99,7 +99,7 @@ describe.each(kinds)('the TTL of a stored session ($kind)', (kind) => {
     expect(await only(store)).toMatchObject({ ttl: null, expiresAt: null, state: 'active' });
 
     await sessions.setTtl(key, MINUTE);
-    goesBy(MINUTE);
+    goesBy(2 * MINUTE);
     expect(await sessions.cleanupExpired()).toBe(1);
     expect(await sessions.setTtl(key, MINUTE)).toBeUndefined();
   });
@@ -153,6 +153,58 @@ describe('the TTL', () => {
       expect(client.session.expiresAt).toBe(Date.now() + HOUR);
     }
     expect((await only(store)).state).toBe('active');
+  });
+});
+
+describe('a session in use is not expired', () => {
+  const cleaned = (store: Store) => waitFor(async () => Date.now() > (await only(store)).createdAt + 400).then(() => new Sessions(store).cleanupExpired());
+
+  test('while a call is in flight, however long the server says nothing', async () => {
+    const store = memoryStore();
+    const client = await connected(server.url, { store, listen: false, ttl: 200 });
+    const call = client.callTool({ name: 'work', arguments: { nonce: 'x', ms: 1000 } });
+    expect(await cleaned(store)).toBe(0);
+    expect((await call).isError).not.toBe(true);
+  });
+
+  test('while its notification stream is open', async () => {
+    const store = memoryStore();
+    await connected(server.url, { store, ttl: 200 });
+    await waitFor(async () => (await wireOf(server, 'GET')).some(({ status }) => status === 200));
+    expect(await cleaned(store)).toBe(0);
+  });
+
+  test('because its TTL was set to less than the time between two notes of its use', async () => {
+    const store = memoryStore();
+    goesBy(0);
+    const client = await connected(server.url, { store, listen: false, ttl: HOUR });
+    await new Sessions(store).setTtl((await only(store)).key, 1000);
+    for (let i = 0; i < 4; i++) {
+      goesBy(30_000);
+      await say(client, 'echo', { text: 'x' });
+      await waitFor(async () => (await only(store)).state === 'active');
+    }
+    await client.close();
+    goesBy(HOUR);
+    expect((await only(store)).state).toBe('expired');
+  });
+
+  test('because another of its clients has a shorter TTL', async () => {
+    const store = memoryStore();
+    goesBy(0);
+    const long = await connected(server.url, { store, listen: false, ttl: HOUR });
+    await briefly(store, (client) => say(client, 'echo', { text: 'x' }), { ttl: 1000 });
+    goesBy(30_000);
+    expect((await only(store)).state).toBe('active');
+    await say(long, 'echo', { text: 'x' });
+    goesBy(HOUR);
+    expect((await only(store)).state).toBe('expired');
+  });
+
+  test('but one that nobody uses any more is, although a client is connected', async () => {
+    const store = memoryStore();
+    await connected(server.url, { store, listen: false, ttl: 200 });
+    await waitFor(async () => (await only(store)).state === 'expired');
   });
 });
 

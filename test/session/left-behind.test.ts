@@ -1,0 +1,114 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { memoryStore, Sessions, type Store } from '../../src/index.ts';
+import { type FixtureProcess, startServer } from '../support/server.ts';
+import { waitFor } from '../support/wait.ts';
+import { altered, connected, heardFrom, say, timed, wellBehaved, wireOf } from './clients.ts';
+
+/** Sessions whose place in the store goes to another, or is lost: none is left on its server for ever, and nothing hangs. */
+
+let server: FixtureProcess;
+beforeAll(async () => void (server = await startServer()));
+afterAll(() => server.stop());
+beforeEach(async () => {
+  await server.behave(wellBehaved);
+  await server.forget();
+  await server.clearRequests();
+});
+
+async function rewrite(store: Store, changes: object): Promise<string> {
+  for await (const key of store.keys('session/')) {
+    await store.set(key, JSON.stringify({ ...(JSON.parse((await store.get(key))?.value ?? '') as object), ...changes }));
+    return key;
+  }
+  throw new Error('nothing is stored');
+}
+
+async function left(store: Store): Promise<void> {
+  const client = await connected(server.url, { store, listen: false });
+  await client.close();
+}
+
+describe('a stored session is ended on its server', () => {
+  test('when it is found expired, and replaced', async () => {
+    const store = memoryStore();
+    await left(store);
+    await rewrite(store, { lastUsedAt: 1, expiresAt: 2 });
+    const client = await connected(server.url, { store, listen: false });
+    await waitFor(async () => (await wireOf(server, 'DELETE')).length === 1);
+    expect(await server.sessions()).toEqual([client.session.id]);
+  });
+
+  test('when a client with other capabilities replaces it, and nobody has used it for a while', async () => {
+    const store = memoryStore();
+    await left(store);
+    await rewrite(store, { lastUsedAt: Date.now() - 3 * 60_000 });
+    const client = await connected(server.url, { store, listen: false, capabilities: { roots: {} } });
+    await waitFor(async () => (await wireOf(server, 'DELETE')).length === 1);
+    expect(await server.sessions()).toEqual([client.session.id]);
+  });
+
+  test('but not when it may still be used: its client ends it on leaving', async () => {
+    const store = memoryStore();
+    const other = await connected(server.url, { store, listen: false });
+    const client = await connected(server.url, { store, listen: false, capabilities: { roots: {} } });
+    expect(await say(other, 'echo', { text: 'still there' })).toBe('still there');
+    await other.close();
+    expect(await server.sessions()).toEqual([client.session.id]);
+  });
+
+  test('when it is gone from the store: its client says so, and ends it on leaving', async () => {
+    const store = memoryStore();
+    const client = await connected(server.url, { store, listen: false });
+    const { warning } = heardFrom(client);
+    for await (const key of store.keys('')) await store.delete(key);
+    await client.setLoggingLevel('info');
+    await waitFor(() => warning.length === 1);
+    expect(warning[0]?.message).toContain('removed from the store');
+    await client.close();
+    expect(await server.sessions()).toEqual([]);
+  });
+});
+
+test('what a user keeps with a session is stored, also where the session had gone from the store', async () => {
+  const store = memoryStore();
+  const client = await connected(server.url, { store, listen: false });
+  for await (const key of store.keys('')) await store.delete(key);
+  await client.update(() => ({ data: { page: 7 } }));
+  await client.close();
+  const [session] = await new Sessions(store).list();
+  expect(session?.data).toEqual({ page: 7 });
+  expect((await connected(server.url, { store, listen: false })).session.resumed).toBe(true);
+});
+
+test('the session of a later version of this library is left alone, and told of (G8)', async () => {
+  const store = memoryStore();
+  await left(store);
+  const key = await rewrite(store, { v: 2, invented: 'later' });
+  const before = await store.get(key);
+  const told: string[] = [];
+  const client = await connected(server.url, { store, listen: false, on: { warning: ({ message }) => told.push(message) } });
+  expect(await say(client, 'echo', { text: 'x' })).toBe('x');
+  await client.close();
+  expect(await store.get(key)).toEqual(before);
+  expect(told).toEqual([expect.stringContaining('later version')]);
+});
+
+describe('a store whose locks', () => {
+  const never = new Promise<never>(() => {});
+
+  test('never answer holds up connecting and leaving for a while, and no longer (G4, G8)', async () => {
+    const store = altered(memoryStore(), { lock: () => never });
+    const client = await connected(server.url, { store, listen: false, timeout: { connect: 2000 } });
+    expect(await say(client, 'echo', { text: 'x' })).toBe('x');
+    expect(await timed(client.close())).toBeLessThan(5000);
+  });
+
+  test('cannot be released holds up connecting and leaving for a while, and no longer (G4, G9)', async () => {
+    const inner = memoryStore();
+    const store = altered(inner, { lock: async (key, options) => ({ ...(await inner.lock(key, options)), release: () => never }) });
+    const client = await connected(server.url, { store });
+    await waitFor(async () => (await wireOf(server, 'GET')).length === 1);
+    expect(await say(client, 'echo', { text: 'x' })).toBe('x');
+    expect(await timed(client.close())).toBeLessThan(10_000);
+  });
+});
