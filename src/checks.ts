@@ -1,5 +1,6 @@
 import { checkHeader } from './links/headers.ts';
 import { type CallSettings, type ConnectOptions, DEFAULTS, type HistoryOptions, type RateLimit, type RetryBudget, type SessionOptions, type TimeoutOptions } from './options.ts';
+import type { LeaseOptions, PoolOptions } from './registry/pool.ts';
 import { EVENT_NAMES } from './session/events.ts';
 import { LONGEST_TIMER } from './timers.ts';
 
@@ -99,6 +100,9 @@ const CLIENT_CHECKS: Readonly<Record<Exclude<keyof ConnectOptions, keyof Session
   signal: aSignal,
 };
 
+const { session, principal, metadata, authProvider, headers, on } = SESSION_CHECKS;
+const LEASE_CHECKS: Readonly<Record<keyof LeaseOptions, Check>> = { session, principal, metadata, authProvider, headers, on, signal: aSignal };
+
 /** What the SDK's own options of a call are. */
 const SDK_OPTIONS = ['timeout', 'maxTotalTimeout', 'resetTimeoutOnProgress', 'signal', 'onprogress', 'relatedRequestId', 'resumptionToken', 'onresumptiontoken', 'task', 'relatedTask'];
 
@@ -130,10 +134,23 @@ export function checkBatchOptions(options: object): void {
   if (wire !== undefined && wire !== 'array' && wire !== 'single') throw new TypeError("wire must be 'array' or 'single'");
 }
 
-/** The same for what is a pool's own. */
-export function checkPoolOptions({ max, idleTimeout }: { readonly max?: unknown; readonly idleTimeout?: unknown }): void {
+/** The same for the options of a pool. */
+export function checkPoolOptions({ max, idleTimeout, ...shared }: PoolOptions): void {
+  checkConnectOptions(shared);
+  const personal = Object.entries(shared).find(([name, value]) => name in LEASE_CHECKS && value !== undefined)?.[0];
+  if (personal !== undefined) throw new TypeError(`${personal} belongs to one user or session, and a pool's options are for all: give it to lease()`);
   if (max !== undefined) count(max, 'max', 1);
   if (idleTimeout !== undefined) duration(idleTimeout, 'idleTimeout', Number.POSITIVE_INFINITY);
+}
+
+/** The same for the options of a lease. */
+export function checkLeaseOptions(options: LeaseOptions): void {
+  check(options, LEASE_CHECKS);
+}
+
+/** The same for how a pool is closed. 0: at once. */
+export function checkPoolClose(options: object): void {
+  check(options, { timeout: (value, name) => number(value, name, 0, Number.POSITIVE_INFINITY) });
 }
 
 /** The same for a registry of sessions. */

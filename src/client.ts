@@ -41,6 +41,10 @@ export class ResilientClient extends Client {
   readonly #planner: Planner;
   /** The last close, which may be under way. */
   #leaving: Promise<void> = Promise.resolve();
+  /** Calls, batches and changes that have not ended. */
+  #underWay = 0;
+  /** @internal Called when there are none any more. */
+  onidle?: (() => void) | undefined;
   /** Answers the SDK's next `tools/list`, which must not go over the wire. */
   #knownTools: ListToolsResult | undefined;
 
@@ -86,7 +90,10 @@ export class ResilientClient extends Client {
     // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.
     const send = super.request.bind(this) as Send;
     this.#planner = new Planner({ options, session, tools: this.#tools, send });
-    this.request = ((request: Request, schema: unknown, callOptions?: CallOptions) => this.#call(request, schema, callOptions ?? {})) as Client['request'];
+    this.request = ((request: Request, schema: unknown, callOptions?: CallOptions) => {
+      const call = this.#call(request, schema, callOptions ?? {});
+      return request.method === 'initialize' ? call : this.#counted(call);
+    }) as Client['request'];
   }
 
   /** The session as it stands now. */
@@ -108,7 +115,12 @@ export class ResilientClient extends Client {
    *   connected; StoreError when others were quicker every time
    */
   update(change: (session: UserState) => UserChange): Promise<SessionInfo> {
-    return this.#session.update(change);
+    return this.#counted(this.#session.update(change));
+  }
+
+  /** @internal Whether calls are under way. */
+  get busy(): boolean {
+    return this.#underWay > 0;
   }
 
   /** What happens to the session and its calls. */
@@ -144,12 +156,13 @@ export class ResilientClient extends Client {
    * @throws TypeError or RangeError for requests or options that make no sense
    */
   async batch<const T extends readonly BatchRequest[]>(requests: T, options: BatchOptions = {}): Promise<SettledResults<T>> {
-    return runBatch(this, requests, options, {
+    const batch = runBatch(this, requests, options, {
       calls: this.#calls,
       session: this.#session,
       timeout: { call: DEFAULTS.timeout.call, total: DEFAULTS.timeout.total, ...this.#options.timeout },
       enrol: (callOptions, context) => this.#planner.enrol(callOptions, context),
     });
+    return this.#counted(batch);
   }
 
   /** Connects to the server, or takes up the stored session, which needs no request. The transport is the client's own. */
@@ -313,6 +326,16 @@ export class ResilientClient extends Client {
     const result = await this.#calls.run(this.#planner.plan(request, schema, options));
     if (listsTools) this.#tools.note(cursor, result as ListToolsResult, changes);
     return result;
+  }
+
+  async #counted<T>(work: Promise<T>): Promise<T> {
+    this.#underWay++;
+    try {
+      return await work;
+    } finally {
+      this.#underWay--;
+      if (!this.busy) this.onidle?.();
+    }
   }
 
   async #knownList(): Promise<ListToolsResult | undefined> {

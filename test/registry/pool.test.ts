@@ -1,16 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
-import { ConnectionPool, memoryStore, type PoolOptions } from '../../src/index.ts';
+import { ConnectionPool, type LeaseOptions, memoryStore, type PoolOptions } from '../../src/index.ts';
 import { failure, say } from '../session/clients.ts';
 import { freePort } from '../support/ports.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-
-function poolOf(options: PoolOptions = {}): ConnectionPool {
-  const pool = new ConnectionPool({ listen: false, ...options });
-  onTestFinished(() => pool.close({ timeout: 1 }));
-  return pool;
-}
+import { poolOf } from './pool.parts.ts';
 
 async function serverOf(): Promise<FixtureProcess> {
   const server = await startServer();
@@ -37,10 +32,10 @@ describe('a connection pool', () => {
     const leases = await Promise.all(Array.from({ length: 20 }, () => pool.lease(server.url, { principal: 'ada' })));
     expect(new Set(leases.map(({ client }) => client)).size).toBe(1);
     expect(await initializes(server)).toBe(1);
-    expect(pool.stats).toEqual({ size: 1, leased: 1, leases: 20, waiting: 0 });
+    expect(pool.stats).toEqual({ size: 1, leased: 1, closing: 0, leases: 20, waiting: 0 });
     for (const lease of leases) lease.release();
     leases[0]?.release();
-    expect(pool.stats).toEqual({ size: 1, leased: 0, leases: 0, waiting: 0 });
+    expect(pool.stats).toEqual({ size: 1, leased: 0, closing: 0, leases: 0, waiting: 0 });
   });
 
   it('gives it back at the end of an await using, and of use()', async () => {
@@ -84,13 +79,40 @@ describe('a connection pool', () => {
     expect(() => new ConnectionPool({ wrong: 1 } as PoolOptions)).toThrow(TypeError);
   });
 
+  it('takes no options that belong to one user: they would be sent on behalf of all', () => {
+    const personal: LeaseOptions = {
+      session: 'second',
+      principal: 'boss',
+      metadata: {},
+      authProvider: { tokens: () => undefined } as unknown as NonNullable<LeaseOptions['authProvider']>,
+      headers: { authorization: 'Bearer boss' },
+      on: {},
+      signal: new AbortController().signal,
+    };
+    for (const [name, value] of Object.entries(personal)) {
+      const options = { max: 2, [name]: value };
+      expect(() => new ConnectionPool(options), name).toThrow(TypeError);
+      expect(() => new ConnectionPool(options), name).toThrow(`${name} belongs to one user or session`);
+      expect(() => new ConnectionPool(options), name).toThrow('give it to lease()');
+    }
+  });
+
+  it('knows what belongs to a lease, also where the client is there already', async () => {
+    const pool = poolOf();
+    await pool.lease(server.url);
+    await expect(pool.lease(server.url, { principle: 'ada' } as LeaseOptions)).rejects.toThrow(TypeError);
+    await expect(pool.lease(server.url, { store: memoryStore() } as LeaseOptions)).rejects.toThrow(TypeError);
+    await expect(pool.lease(server.url, { principal: 1 } as unknown as LeaseOptions)).rejects.toThrow(TypeError);
+    expect(pool.stats.leases).toBe(1);
+  });
+
   it('does not keep a failure', async () => {
     const server = await serverOf();
     await server.kill();
     const pool = poolOf({ retry: false });
     const failed = await Promise.all(Array.from({ length: 3 }, () => failure(pool.lease(server.url))));
     for (const error of failed) expect(error['code']).toBe('UNREACHABLE');
-    expect(pool.stats).toEqual({ size: 0, leased: 0, leases: 0, waiting: 0 });
+    expect(pool.stats).toMatchObject({ size: 0, leased: 0, leases: 0, waiting: 0 });
     await server.restart();
     expect(await pool.use(server.url, {}, (client) => say(client, 'echo', { text: 'back' }))).toBe('back');
   });
@@ -156,12 +178,38 @@ describe('a connection pool', () => {
     await waitFor(async () => (await server.sessions()).length === 0);
   });
 
+  it('does not close a client in the middle of a call, however long that takes: its idle time begins afterwards', async () => {
+    const pool = poolOf({ idleTimeout: 100 });
+    const lease = await pool.lease(server.url);
+    const call = say(lease.client, 'work', { nonce: 'before', ms: 300 });
+    lease.release();
+    expect(await call).toBe('done:before');
+    expect(pool.stats.size).toBe(1);
+    expect(await say(lease.client, 'work', { nonce: 'after', ms: 300 })).toBe('done:after');
+    expect(pool.stats.size).toBe(1);
+    await waitFor(() => pool.stats.size === 0);
+  });
+
   it('replaces a client that was closed behind its back', async () => {
     const pool = poolOf();
     const lease = await pool.lease(server.url);
     await lease.client.close();
     lease.release();
     expect(await pool.use(server.url, {}, (client) => say(client, 'echo', { text: 'anew' }))).toBe('anew');
+  });
+
+  it('hands out no client that was closed behind its back, though others still have it', async () => {
+    const pool = poolOf();
+    const [closer, holder] = await Promise.all([pool.lease(server.url), pool.lease(server.url)]);
+    const closing = closer.client.close();
+    const meanwhile = await pool.lease(server.url);
+    await closing;
+    const later = await pool.lease(server.url);
+    expect(later.client).toBe(meanwhile.client);
+    expect(later.client).not.toBe(holder.client);
+    expect(await say(later.client, 'echo', { text: 'anew' })).toBe('anew');
+    for (const lease of [closer, holder, meanwhile, later]) lease.release();
+    expect(pool.stats).toMatchObject({ size: 1, leased: 0, leases: 0 });
   });
 
   it('lets calls finish when it is closed, and leases no more', async () => {
@@ -174,6 +222,49 @@ describe('a connection pool', () => {
     expect(await call).toBe('done:last');
     await closed;
     expect(await server.sessions()).toEqual([]);
+  });
+
+  it('lets calls finish when it is closed whose lease is back already, and what a batch has not yet begun', async () => {
+    const server = await serverOf();
+    const pool = poolOf();
+    const lease = await pool.lease(server.url);
+    const call = say(lease.client, 'work', { nonce: 'call', ms: 300 });
+    const requests = ['first', 'second'].map((nonce) => ({ method: 'tools/call' as const, params: { name: 'work', arguments: { nonce, ms: 300 } } }));
+    const batch = lease.client.batch(requests, { concurrency: 1, wire: 'single' });
+    await waitFor(async () => (await server.executions()).length === 2);
+    lease.release();
+    await pool.close();
+    expect(await call).toBe('done:call');
+    expect((await batch).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
+    expect(await server.sessions()).toEqual([]);
+  });
+
+  it('waits no longer than it was told for a call whose lease is back already', async () => {
+    const server = await serverOf();
+    const pool = poolOf();
+    const lease = await pool.lease(server.url);
+    const call = failure(say(lease.client, 'work', { nonce: 'long', ms: 60_000 }));
+    await waitFor(async () => (await server.executions()).length === 1);
+    lease.release();
+    await pool.close({ timeout: 100 });
+    expect(await call).toMatchObject({ code: 'CLOSED', outcome: 'unknown' });
+  });
+
+  it('is not closed in a way that makes no sense', async () => {
+    const pool = poolOf();
+    const refused: [options: unknown, error: typeof TypeError | typeof RangeError][] = [
+      [{ timeout: Number.NaN }, TypeError],
+      [{ timeout: 'soon' }, TypeError],
+      [{ timeout: null }, TypeError],
+      [{ timeout: -1 }, RangeError],
+      [{ wrong: 1 }, TypeError],
+      [null, TypeError],
+    ];
+    for (const [options, error] of refused) await expect(pool.close(options as { timeout: number })).rejects.toThrow(error);
+    expect(await pool.use(server.url, {}, (client) => say(client, 'echo', { text: 'open' }))).toBe('open');
+    const lease = await pool.lease(server.url);
+    await pool.close({ timeout: 0 });
+    expect(lease.client.session.state).toBe('closed');
   });
 
   it('waits no longer than it was told when it is closed', async () => {
