@@ -4,6 +4,7 @@ import { Changes } from './changes.ts';
 import { contend } from './contend.ts';
 import { placeOf } from './key.ts';
 import { expiryOf, isExpired, parseRecord, type SessionRecord } from './record.ts';
+import { afterIdle } from '../timers.ts';
 import { Shelf, type ShelfOptions } from './shelf.ts';
 import { addCalls, callOf, takeCalls } from './tally.ts';
 import { askChange, type UserChange, type UserState, userState, withState } from './user-state.ts';
@@ -43,6 +44,7 @@ export class SessionKeeper {
   #writtenAt = 0;
   #queue: Promise<void> = Promise.resolve();
   #stored = false;
+  #stopWaiting: (() => void) | undefined;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -138,8 +140,16 @@ export class SessionKeeper {
     this.#changes.set(change);
     const { cursor, lastUsedAt, ...urgent } = change;
     const interval = cursor !== undefined ? CURSOR_INTERVAL : (this.touchInterval ?? TOUCH_INTERVAL);
-    if (Object.keys(urgent).length === 0 && now - this.#writtenAt < interval) return;
-    void this.#enqueue();
+    const wait = this.#writtenAt + interval - now;
+    // The first cursor is the most that there is to lose.
+    const isFirst = cursor !== undefined && this.#record.cursor === undefined;
+    if (Object.keys(urgent).length > 0 || wait <= 0 || isFirst) void this.#enqueue();
+    else if (cursor !== undefined) this.#enqueueIn(Math.min(wait, interval));
+  }
+
+  /** The last that was heard is written too, and not only when more is heard: who is killed then leaves it to the next one. */
+  #enqueueIn(delay: number): void {
+    this.#stopWaiting ??= afterIdle(delay, () => void this.#enqueue());
   }
 
   /** Remembers that a subscription was made or given up. */
@@ -198,6 +208,8 @@ export class SessionKeeper {
   }
 
   #enqueue({ leaving = false } = {}): Promise<void> {
+    this.#stopWaiting?.();
+    this.#stopWaiting = undefined;
     this.#queue = this.#queue.then(() => this.#write(leaving));
     return this.#queue;
   }
@@ -210,6 +222,8 @@ export class SessionKeeper {
     }
     this.#stored = false;
     this.#changes = new Changes();
+    this.#stopWaiting?.();
+    this.#stopWaiting = undefined;
     await this.#queue;
     const attempt = async (): Promise<void> => {
       const there = await this.#shelf.get();

@@ -14,6 +14,8 @@ export interface ListenerHost {
   turn(session: ActiveSession, signal: AbortSignal): Promise<Lock | undefined>;
   /** What is stored of the session now: another process may have listened until now. */
   stored(session: ActiveSession): Promise<SessionRecord | undefined>;
+  /** Resolves when what was heard is stored. Never rejects. */
+  flush(): Promise<void>;
 }
 
 /**
@@ -44,15 +46,20 @@ export class Listener {
   }
 
   async #listen(session: ActiveSession, signal: AbortSignal): Promise<void> {
+    // The first stream of a session that this client made: nobody can have missed anything before it.
+    let first = !session.resumed;
     while (!signal.aborted) {
       const lock = await this.#host.turn(session, signal);
       try {
         if (signal.aborted) return;
         const cursor = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
         if (signal.aborted) return;
-        const stream = new ServerStream(session.link, this.#host.streamHost(session), cursor);
+        const stream = new ServerStream(session.link, this.#host.streamHost(session), { cursor, first });
+        first = false;
         await firstAbort(lock ? [signal, lock.lost] : [signal]);
         stream.stop();
+        // The next one goes on from there. A turn that is lost is another's already, who may be further by now.
+        if (lock && !lock.lost.aborted) await this.#host.flush();
       } finally {
         await lock?.release();
       }

@@ -29,21 +29,25 @@ export class ServerStream {
   readonly #host: StreamHost;
   readonly #stop = new AbortController();
 
-  /** Opens the stream and keeps it open until {@link stop}. */
-  constructor(link: Link, host: StreamHost, cursor: string | undefined) {
+  /**
+   * Opens the stream and keeps it open until {@link stop}.
+   *
+   * @param from - `cursor`: the event to go on from; `first`: it is the first stream of its session, so that there is nothing to miss
+   */
+  constructor(link: Link, host: StreamHost, from: { readonly cursor: string | undefined; readonly first: boolean }) {
     this.#host = host;
-    void this.#run(link, cursor).catch(() => {});
+    void this.#run(link, from.cursor, from.first).catch(() => {});
   }
 
   stop(): void {
     this.#stop.abort(new Error('the stream was stopped'));
   }
 
-  async #run(link: Link, firstCursor: string | undefined): Promise<void> {
+  async #run(link: Link, firstCursor: string | undefined, first: boolean): Promise<void> {
     const host = this.#host;
     const { signal } = this.#stop;
     let cursor = firstCursor;
-    let opened = cursor !== undefined;
+    let opened = !first;
     let attempt = 0;
     for (;;) {
       let heard = false;
