@@ -1,5 +1,5 @@
 import type { ConnectOptions } from '../options.ts';
-import { fileStore } from '../storage/file-store.ts';
+import { fileStore, type FileStoreOptions } from '../storage/file-store.ts';
 import { memoryStore } from '../storage/memory-store.ts';
 import type { RedisClient } from '../storage/redis-client.ts';
 import { redisStore } from '../storage/redis-store.ts';
@@ -22,19 +22,23 @@ export const presets = {
     };
   },
 
-  /** One machine, any number of processes: sessions are files in `directory`, and are kept for 24 hours since their last use. */
-  singleNode({ directory }: { readonly directory: string }): ConnectOptions {
-    return { store: fileStore(directory), ttl: 24 * HOUR };
+  /**
+   * One machine, any number of processes: sessions are files in `directory`, and are kept for 24 hours since their last use. A damaged
+   * file is told to `onDamaged`; without it, the process warns of it (`MCP_REPRISE_DAMAGED`).
+   */
+  singleNode({ directory, ...options }: { readonly directory: string } & FileStoreOptions): ConnectOptions {
+    return { store: fileStore(directory, options), ttl: 24 * HOUR };
   },
 
   /**
-   * Many machines: sessions are in Redis and are kept for 24 hours since their last use, which Redis sees to as well. With many
+   * Many machines: sessions are in Redis and are kept for 24 hours since their last use. Redis itself forgets them an hour later, which
+   * leaves `Sessions.startCleanup()` the time to end them on their servers. With many
    * clients on one server each is modest: at most 32 calls in flight, and where the server cannot be reached 10 times in a row,
    * calls fail at once until it can be.
    */
   fleet({ redis }: { readonly redis: RedisClient }): ConnectOptions {
     return {
-      store: redisStore(redis, { ttl: 24 * HOUR }),
+      store: redisStore(redis, { ttl: 25 * HOUR }),
       ttl: 24 * HOUR,
       concurrency: 32,
       circuitBreaker: { failures: 10 },

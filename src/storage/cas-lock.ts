@@ -1,7 +1,8 @@
 import type { ConflictError } from '../errors.ts';
 import { StoreError } from '../errors.ts';
-import { afterIdle, sleep } from '../timers.ts';
+import { sleep } from '../timers.ts';
 import { type Claim, type Claimer, Locks } from './locks.ts';
+import { Renewal } from './renewal.ts';
 import { newRevision } from './rules.ts';
 import type { Store } from './store.ts';
 
@@ -121,59 +122,27 @@ class Patience {
   }
 }
 
-/** Keeps the record of a lock fresh, until it is released or another's. */
+/** The record of a lock that is ours, kept fresh until it is released or another's. */
 class Holding implements Claim {
+  readonly fence: number;
   readonly #place: Place;
   readonly #record: LockRecord;
-  readonly #lose: (reason: string) => void;
+  readonly #renewal: Renewal;
   #revision: string;
-  #stopRenewal = (): void => undefined;
-  #stopEnd = (): void => undefined;
-  #released = false;
 
   constructor(place: Place, record: LockRecord, { revision, began }: { revision: string; began: number }, lose: (reason: string) => void) {
+    const { fence, ttl } = record;
+    this.fence = fence;
     this.#place = place;
     this.#record = record;
     this.#revision = revision;
-    this.#lose = lose;
-    this.#holdsSince(began);
-    this.#renewSoon();
-  }
-
-  get fence(): number {
-    return this.#record.fence;
+    this.#renewal = new Renewal({ ttl, began, retry: ttl / 3, renew: () => this.#update(record), lose });
   }
 
   async release(): Promise<void> {
-    this.#released = true;
-    this.#stopRenewal();
-    this.#stopEnd();
+    this.#renewal.stop();
     // A renewal may be under way: whichever comes first, the other finds that it did.
     await this.#update({ ...this.#record, holder: null });
-  }
-
-  #renewSoon(): void {
-    this.#stopRenewal = afterIdle(this.#record.ttl / 3, () => void this.#renew());
-  }
-
-  /** From the moment before a renewal: nobody else can have seen it earlier, so nobody else takes the lock before this ends. */
-  #holdsSince(began: number): void {
-    this.#stopEnd();
-    const left = this.#record.ttl - (performance.now() - began);
-    this.#stopEnd = afterIdle(left, () => this.#lose('A lock could not be renewed in time.'));
-  }
-
-  async #renew(): Promise<void> {
-    const began = performance.now();
-    // A store that fails for a moment is asked again; one that goes on failing lets the time run out.
-    const ours = await this.#update(this.#record).catch(() => undefined);
-    if (this.#released) return;
-    if (ours === false) {
-      this.#lose('A lock that was not renewed in time was taken over.');
-      return;
-    }
-    if (ours) this.#holdsSince(began);
-    this.#renewSoon();
   }
 
   /** Writes over our own record. Resolves to `false` when it is another's by now. */

@@ -20,8 +20,10 @@ import { sleep } from '../timers.ts';
 
 /** How long one and the same claim may stand before another process breaks it, in ms. It usually stands for 0.2 ms. */
 const PATIENCE = 1_000;
-/** How long a writer tries to get hold of a file, in ms. Its own writing does not count. */
-const GIVE_UP = 3_000;
+/** How long an operation may take, with all that it waits for, in ms. */
+export const LIMIT = 3_000;
+/** When a change gives up getting hold of its file, in ms before its end: who asked for it is to hear why. */
+const SPARE = 500;
 /** The age from which a temporary directory or a claim is an orphan, in ms. */
 const ORPHAN_AGE = 5 * 60_000;
 /** The age from which a lock's record is of no use, in ms. One that is held is written anew more often, whatever its ttl. */
@@ -37,25 +39,27 @@ export const RECORD = /^[0-9a-f]{64}$/;
 /**
  * Replaces the content of a file (0600), flushed to the disk. The directory is created when missing, with mode 0700.
  *
- * @param steps - `ready` is awaited before the file is claimed, beside the writing of the new content. `check` runs while nobody
- *   else can change the file. What either rejects with ends the change, and nothing is replaced.
- * @throws {@link StoreError} when others kept the file for 3 s; otherwise the file system's own errors.
+ * @param steps - `end`: when nobody waits for it any more, by `performance.now()`; nothing is replaced after that, whatever hung.
+ *   `ready` is awaited before the file is claimed, beside the writing of the new content. `check` runs while nobody else can change
+ *   the file. What either rejects with ends the change, and nothing is replaced.
+ * @throws {@link StoreError} when others kept the file until shortly before the end; otherwise the file system's own errors.
  */
 export async function replaceFile(
   directory: string,
   name: string,
   content: Buffer,
-  { ready, check }: { ready?: Promise<unknown>; check?: (() => Promise<void>) | undefined } = {},
+  { end, ready, check }: { end: number; ready?: Promise<unknown>; check?: (() => Promise<void>) | undefined },
 ): Promise<void> {
   // It is awaited only after the writing, which may fail first.
   ready?.catch(() => undefined);
-  await change(directory, name, {
+  await change(directory, name, end, {
     prepare: async (entry) => {
       await writeFlushed(entry, content);
       await ready;
     },
     commit: async (entry) => {
       await check?.();
+      requireTime(end);
       return renamed(entry, join(directory, name));
     },
   });
@@ -64,18 +68,24 @@ export async function replaceFile(
 /**
  * Removes a file, or moves it to the name `aside` in the same directory.
  *
- * @param check - Runs while nobody else can change the file. `false`, or what it rejects with, ends the change: nothing is removed.
+ * @param steps - `end` as in {@link replaceFile}. `check` runs while nobody else can change the file. `false`, or what it rejects
+ *   with, ends the change: nothing is removed.
  * @returns What `check` resolved to.
- * @throws {@link StoreError} when others kept the file for 3 s; otherwise the file system's own errors.
+ * @throws As {@link replaceFile}.
  */
-export async function removeFile(directory: string, name: string, check: () => Promise<boolean>, aside?: string): Promise<boolean> {
+export async function removeFile(
+  directory: string,
+  name: string,
+  { end, check, aside }: { end: number; check: () => Promise<boolean>; aside?: string },
+): Promise<boolean> {
   let there = false;
-  await change(directory, name, {
+  await change(directory, name, end, {
     prepare: (entry) => mkdir(entry, { mode: 0o700 }),
     commit: async (entry) => {
       there = await check();
       // Into the entry, because a plain unlink would not notice that the claim was broken.
       if (!there) return true;
+      requireTime(end);
       if (!(await renamed(join(directory, name), join(entry, 'old')))) return false;
       // Gone already if the claim is broken right now; then only the evidence is lost.
       if (aside !== undefined) await renamed(join(entry, 'old'), join(directory, aside));
@@ -97,7 +107,7 @@ export async function sweepOrphans(directory: string): Promise<void> {
 export async function sweepLocks(directory: string): Promise<void> {
   for (const name of await olderThan(LOCK_AGE, directory, RECORD)) {
     const still = async (): Promise<boolean> => isOlderThan(LOCK_AGE, join(directory, name));
-    await removeFile(directory, name, still).catch(() => undefined);
+    await removeFile(directory, name, { end: performance.now() + LIMIT, check: still }).catch(() => undefined);
   }
 }
 
@@ -120,9 +130,9 @@ interface Change {
   commit(entry: string): Promise<boolean>;
 }
 
-async function change(directory: string, name: string, { prepare, commit }: Change): Promise<void> {
+async function change(directory: string, name: string, end: number, { prepare, commit }: Change): Promise<void> {
   const claim = join(directory, name + CLAIM);
-  let end: number | undefined;
+  const giveUp = end - SPARE;
   do {
     const token = randomUUID();
     const temporary = join(directory, token + TEMPORARY);
@@ -131,8 +141,7 @@ async function change(directory: string, name: string, { prepare, commit }: Chan
     try {
       await makeTemporary(directory, temporary);
       await prepare(join(temporary, token));
-      end ??= performance.now() + GIVE_UP;
-      if (await claimed(temporary, claim, end)) {
+      if (await claimed(temporary, claim, giveUp)) {
         home = claim;
         done = await commit(join(claim, token));
       }
@@ -144,8 +153,13 @@ async function change(directory: string, name: string, { prepare, commit }: Chan
     }
     if (done) return;
     // The claim was broken, so nothing happened: once more from the start.
-  } while (performance.now() < end);
-  throw new StoreError(`Other processes kept a stored value for ${GIVE_UP / 1_000} s.`);
+  } while (performance.now() < giveUp);
+  throw new StoreError('Other processes kept a stored value for too long.');
+}
+
+/** @throws {@link StoreError} after the end of an operation: what was hanging until then must not come as a surprise. */
+export function requireTime(end: number): void {
+  if (performance.now() >= end) throw new StoreError(`A stored value was not changed within ${LIMIT / 1_000} s.`);
 }
 
 async function makeTemporary(directory: string, temporary: string): Promise<void> {
@@ -171,7 +185,7 @@ async function makeDirectory(directory: string): Promise<void> {
 }
 
 /** Waits until the claim is ours. Resolves to `false` when the temporary directory was swept meanwhile. */
-async function claimed(temporary: string, claim: string, end: number): Promise<boolean> {
+async function claimed(temporary: string, claim: string, giveUp: number): Promise<boolean> {
   let holder: string | undefined;
   let since = 0;
   for (;;) {
@@ -191,7 +205,7 @@ async function claimed(temporary: string, claim: string, end: number): Promise<b
     } else if (now - since > PATIENCE) {
       await rm(join(claim, entry), { recursive: true, force: true });
     }
-    if (now > end) throw new StoreError(`A stored value could not be claimed within ${GIVE_UP / 1_000} s.`, { cause: refused });
+    if (now > giveUp) throw new StoreError('A stored value could not be claimed in time.', { cause: refused });
     // Claims stand for a fraction of a millisecond; the random part keeps waiting processes out of step.
     await sleep(1 + Math.random() * 3);
   }

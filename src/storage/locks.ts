@@ -1,5 +1,5 @@
 import { StoreError } from '../errors.ts';
-import { closedError, requireLock } from './rules.ts';
+import { closedError, overSoon, requireLock } from './rules.ts';
 import type { Lock, LockOptions } from './store.ts';
 
 /** A lock that is held in a backend. */
@@ -59,12 +59,13 @@ export class Locks {
     }
   }
 
-  /** Releases what is held, and rejects those who wait. Never rejects. */
+  /** Releases what is held, and rejects those who wait. Takes no longer than 3 s: what is not released by then ends with its ttl. Never rejects. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const waiting of this.#waiting) waiting.abort(closedError());
-    await Promise.allSettled(this.#taking);
-    await Promise.all([...this.#held].map((end) => end('The store was closed, and its locks with it.')));
+    // At once, because each may take its whole time. What is only being taken releases itself when it is there.
+    const ending = [...this.#held].map((end) => end('The store was closed, and its locks with it.'));
+    await overSoon([...this.#taking, ...ending]);
   }
 
   /** Hands the lock over, or releases it where it came too late. */

@@ -1,8 +1,9 @@
-import { afterIdle, backoffDelay, sleep } from '../timers.ts';
+import { backoffDelay, sleep } from '../timers.ts';
 import type { Claim, Claimer } from './locks.ts';
 import { ACQUIRE, RELEASE, RENEW } from './redis-scripts.ts';
 import type { Outcome, RedisServer } from './redis-server.ts';
 import { encode } from './redis-text.ts';
+import { Renewal } from './renewal.ts';
 import { newRevision } from './rules.ts';
 
 /** How often one who waits asks, in ms. Redis tells of a lock that is free only to who has a connection for that alone. */
@@ -27,7 +28,7 @@ export function redisClaimer(redis: RedisServer, prefix: string): Claimer {
     for (let attempt = 0; ; attempt++) {
       const began = performance.now();
       const { status, detail } = await askFor(wanted);
-      if (status === 'done') return new Holding(wanted, { fence: Number(detail), began }, lose);
+      if (status === 'done') return held(wanted, Number(detail), began, lose);
       // One that is about to expire may be free before the next turn. (Below 0: it never expires, so it is none of ours.)
       const left = Number(detail) >= 0 ? Number(detail) : POLL.max;
       await sleep(Math.min(backoffDelay(POLL, attempt), left), signal);
@@ -46,52 +47,15 @@ async function askFor({ redis, name, fences, token, ttl }: Wanted): Promise<Outc
   }
 }
 
-/** Keeps a lock from expiring, until it is released or lost. */
-class Holding implements Claim {
-  readonly fence: number;
-  readonly #wanted: Wanted;
-  readonly #lose: (reason: string) => void;
-  #stopRenewal = (): void => undefined;
-  #stopEnd = (): void => undefined;
-  #released = false;
-
-  constructor(wanted: Wanted, { fence, began }: { fence: number; began: number }, lose: (reason: string) => void) {
-    this.#wanted = wanted;
-    this.fence = fence;
-    this.#lose = lose;
-    this.#holdsSince(began);
-    this.#renewIn(wanted.ttl / 3);
-  }
-
-  async release(): Promise<void> {
-    this.#released = true;
-    this.#stopRenewal();
-    this.#stopEnd();
-    const { redis, name, token } = this.#wanted;
-    await redis.run(RELEASE, [name], [token]);
-  }
-
-  /** From before it was asked for: in Redis it can only last longer, so nobody else has it before this ends. */
-  #holdsSince(began: number): void {
-    this.#stopEnd();
-    this.#stopEnd = afterIdle(began + this.#wanted.ttl - performance.now(), () => this.#lose('A lock could not be renewed in time.'));
-  }
-
-  #renewIn(delay: number): void {
-    this.#stopRenewal = afterIdle(delay, () => void this.#renew());
-  }
-
-  async #renew(): Promise<void> {
-    const { redis, name, token, ttl } = this.#wanted;
-    const began = performance.now();
-    // A server that fails for a moment is asked again soon; one that goes on failing lets the time run out.
-    const ours = await redis.run(RENEW, [name], [token, String(ttl)]).then(Number, () => undefined);
-    if (this.#released) return;
-    if (ours === 0) {
-      this.#lose('A lock that was not renewed in time has expired, and may be another\'s.');
-      return;
-    }
-    if (ours) this.#holdsSince(began);
-    this.#renewIn(ttl / (ours ? 3 : 10));
-  }
+/** A lock that was given to us at `began`. */
+function held({ redis, name, token, ttl }: Wanted, fence: number, began: number, lose: (reason: string) => void): Claim {
+  const renew = async (): Promise<boolean> => Number(await redis.run(RENEW, [name], [token, String(ttl)])) !== 0;
+  const renewal = new Renewal({ ttl, began, retry: ttl / 10, renew, lose });
+  return {
+    fence,
+    async release() {
+      renewal.stop();
+      await redis.run(RELEASE, [name], [token]);
+    },
+  };
 }

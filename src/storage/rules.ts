@@ -1,8 +1,11 @@
 import { ConflictError, StoreError } from '../errors.ts';
-import { LONGEST_TIMER } from '../timers.ts';
+import { LONGEST_TIMER, within } from '../timers.ts';
 import type { LockOptions } from './store.ts';
 
 /** What every adapter does the same way: the check of its input, of an expected revision, of being open, and new revisions. */
+
+/** How long a store may take to close, in ms. */
+const CLOSE_LIMIT = 3_000;
 
 /** @throws TypeError when `value` is not a string. */
 export function requireString(what: string, value: unknown): asserts value is string {
@@ -50,6 +53,11 @@ export function closedError(): StoreError {
   return new StoreError('The store is closed.');
 }
 
+/** Waits until all of it is over, but no longer than 3 s: a backend that hangs does not keep a store from closing. Never rejects. */
+export async function overSoon(work: Iterable<Promise<unknown>>): Promise<void> {
+  await within(Promise.allSettled(work), CLOSE_LIMIT).catch(() => undefined);
+}
+
 /** Whether a store is open, and what it is still doing. */
 export class Lifetime {
   #closed = false;
@@ -72,9 +80,9 @@ export class Lifetime {
     }
   }
 
-  /** Refuses later use, and waits until what was begun has ended: nothing is written after a close. Never rejects. */
+  /** Refuses later use, and waits for what was begun, which writes nothing later; but no longer than 3 s. Never rejects. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled(this.#running);
+    await overSoon(this.#running);
   }
 }

@@ -3,6 +3,7 @@ import { StoreError } from '../../src/errors.ts';
 import { withLocks } from '../../src/storage/cas-lock.ts';
 import { memoryStore } from '../../src/storage/memory-store.ts';
 import type { Lock, Store } from '../../src/storage/store.ts';
+import { sleep } from '../../src/timers.ts';
 
 /** Locks by compare-and-set, on a clock that stands until it is told to go on, and on records that can be got at. */
 
@@ -226,6 +227,27 @@ describe('A lock by compare-and-set', () => {
     // Closing waits for it. Who gives up does not.
     if (ended === undefined) await pass(0);
     expect(await recordNow()).toMatchObject({ holder: null });
+  });
+
+  it.each<[string, number, () => Promise<never>]>([
+    ['fails after 2.5 s', 2_500, () => sleep(2_500).then(() => Promise.reject(new StoreError('No answer.')))],
+    ['never does', 3_000, () => new Promise(() => undefined)],
+  ])('does not hold up the closing where one is held, one is asked for, and the store that is to answer %s', async (_, limit, hang) => {
+    let hangs = false;
+    const store = opened({
+      get: (key) => (hangs ? hang() : records.get(key)),
+      set: (...all) => (hangs ? hang() : records.set(...all)),
+    });
+    const { lost } = await store.lock('key', { ttl: TTL * 10 });
+    hangs = true;
+    const asked = store.lock('other', { ttl: TTL }).catch((error: unknown) => error);
+    let closed = false;
+    void store.close().then(() => (closed = true));
+    await pass(limit);
+    expect(closed).toBe(true);
+    expect(lost.aborted).toBe(true);
+    expect(await asked).toBeInstanceOf(StoreError);
+    stores.shift();
   });
 
   it('is an error for who waits when the store fails', async () => {

@@ -1,12 +1,13 @@
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { unpackRecord } from '../../src/storage/file-envelope.ts';
 import type { DamagedFile } from '../../src/storage/file-store.ts';
 import type { Store } from '../../src/storage/store.ts';
 import { listed } from '../../src/testing/parts.ts';
-import { original, patch, unpatch } from './file-faults.ts';
-import { nameOf, record, usePlace } from './file-place.ts';
+import { failure, original, patch, unpatch } from './file-faults.ts';
+import { nameOf, record, sha256, usePlace } from './file-place.ts';
 
 const place = usePlace();
 
@@ -131,6 +132,92 @@ describe('The file store: damage', () => {
     const other = place.opened({ onDamaged });
     expect(await other.get('key')).toBeUndefined();
     await other.set('key', 'value', null);
+  });
+});
+
+describe('The file store: damage of which nobody asked to be told', () => {
+  it('is a warning of the process, which names the file and no key or content', async () => {
+    const store = place.opened();
+    await store.set('alice', 'secret');
+    await writeFile(place.file('alice'), (await readFile(place.file('alice'), 'utf8')).replace('secret', 'secre7'));
+    const warned = once(process, 'warning');
+    expect(await store.get('alice')).toBeUndefined();
+    const [warning] = (await warned) as [Error];
+    expect(warning).toMatchObject({ name: 'McpRepriseWarning', code: 'MCP_REPRISE_DAMAGED' });
+    expect(warning.message).toContain(`${place.file('alice')}.damaged-`);
+    expect(warning.message).not.toMatch(/alice|secre/);
+  });
+});
+
+describe('The file store: a file that cannot be read when the keys are listed', () => {
+  let told: DamagedFile[];
+  let store: Store;
+
+  beforeEach(async () => {
+    told = [];
+    store = place.opened({ onDamaged: (info) => told.push(info) });
+    for (const key of ['a', 'b']) await store.set(key, 'value');
+  });
+
+  /** Makes the opening of some files fail. */
+  function refuse(code: string, ...keys: string[]): void {
+    const paths = keys.map(place.file);
+    patch({ open: async (...args: Parameters<typeof original.open>) => (paths.includes(String(args[0])) ? Promise.reject(failure(code)) : original.open(...args)) });
+  }
+
+  it('is left out and told, once, when it is a directory', async () => {
+    await mkdir(place.file('stray'));
+    for (let turn = 0; turn < 2; turn++) expect(await listed(store, '')).toEqual(['a', 'b']);
+    expect(told).toEqual([{ file: place.file('stray'), reason: expect.stringContaining('EISDIR') as string }]);
+  });
+
+  it('is no error when it is a directory, and all there is', async () => {
+    const empty = place.opened({ onDamaged: (info) => told.push(info) });
+    for (const key of ['a', 'b']) await store.delete(key);
+    await mkdir(place.file('stray'));
+    expect(await listed(empty, '')).toEqual([]);
+    expect(told).toHaveLength(1);
+  });
+
+  it.each(['EACCES', 'EIO'])('is left out and told when it says %s', async (code) => {
+    refuse(code, 'a');
+    expect(await listed(store, '')).toEqual(['b']);
+    expect(told).toEqual([{ file: place.file('a'), reason: expect.stringContaining(code) as string }]);
+  });
+
+  it('is a StoreError when it is every file, and so no empty list', async () => {
+    refuse('EIO', 'a', 'b');
+    await expect(listed(store, '')).rejects.toMatchObject({ name: 'StoreError', cause: { code: 'EIO' } });
+  });
+
+  it.each(['EMFILE', 'ENFILE'])('is a StoreError when it says %s, which no file is the reason of', async (code) => {
+    refuse(code, 'a');
+    await expect(listed(store, '')).rejects.toMatchObject({ name: 'StoreError', cause: { code } });
+    expect(told).toEqual([]);
+  });
+});
+
+describe('The file store: a record of an earlier version', () => {
+  // There is none yet.
+  it.each([
+    ['no version', '{"key":"key","revision":"1","savedAt":1'],
+    ['version 0', '{"v":0,"key":"key","revision":"1","savedAt":1'],
+    ['a version below 0', '{"v":-1,"key":"key","revision":"1","savedAt":1'],
+    ['a version that is no number', '{"v":"1","key":"key","revision":"1","savedAt":1'],
+  ])('that says %s is set aside as it is and told, and its key is free', async (_, header) => {
+    const told: DamagedFile[] = [];
+    const store = place.opened({ onDamaged: (info) => told.push(info) });
+    await store.set('other', 'value');
+    const bytes = record(`${header},"value":"${sha256('"value"')}"`, '"value"');
+    for (const use of [() => store.get('key'), () => store.set('key', 'new', null), () => store.delete('key')]) {
+      await writeFile(place.file('key'), bytes);
+      expect(await listed(store, '')).toEqual(['other']);
+      told.length = 0;
+      await use();
+      expect(told).toMatchObject([{ key: 'key', reason: 'its header makes no sense' }]);
+      expect((await readFile((told[0] as DamagedFile).file)).equals(bytes)).toBe(true);
+      expect((await store.get('key'))?.value).toBe(use.toString().includes('set') ? 'new' : undefined);
+    }
   });
 });
 

@@ -46,6 +46,45 @@ export function failAtStep(step: number): { stop(): boolean } {
   };
 }
 
+type Call = (...args: never[]) => Promise<unknown>;
+
+/** Every function of the file system that a store uses, each told to `around` when it is called. */
+function patchAll(around: (call: () => Promise<unknown>, path: string) => Promise<unknown>): void {
+  const names = ['open', 'mkdir', 'readFile', 'readdir', 'rename', 'rm', 'rmdir', 'stat'] as const;
+  patch(Object.fromEntries(names.map((name) => [name, (...args: never[]) => around(() => (original[name] as Call)(...args), String(args[0]))])));
+}
+
+/** Makes every call about a directory and what is in it wait, as one whose server is gone, until the function that it returns is called. */
+export function hangIn(directory: string): () => void {
+  let goOn = (): void => undefined;
+  const hung = new Promise<void>((resolve) => (goOn = resolve));
+  patchAll(async (call, path) => {
+    if (path.startsWith(directory)) await hung;
+    return call();
+  });
+  return () => {
+    unpatch();
+    goOn();
+  };
+}
+
+/** Makes the step-th call into the file system wait, and none of the others. `reached` resolves when it came to that. */
+export function hangAtStep(step: number): { readonly reached: Promise<string>; goOn(): void } {
+  let calls = 0;
+  let reach = (_: string): void => undefined;
+  let goOn = (): void => undefined;
+  const reached = new Promise<string>((resolve) => (reach = resolve));
+  const hung = new Promise<void>((resolve) => (goOn = resolve));
+  patchAll(async (call, path) => {
+    if (calls++ === step) {
+      reach(path);
+      await hung;
+    }
+    return call();
+  });
+  return { reached, goOn };
+}
+
 /** Makes every change fail, as on a disk that is mounted to be read only. */
 export function makeReadOnly(): void {
   const refuse = async (): Promise<never> => {

@@ -1,4 +1,6 @@
-import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { StoreError } from '../../src/errors.ts';
@@ -9,10 +11,24 @@ import { contents, nameOf, sha256, usePlace } from './file-place.ts';
 
 const place = usePlace();
 
+/** A directory in memory, on most systems, and so on another device than the files of tests. */
+const OTHER_DEVICE = '/dev/shm';
+const deviceOf = (path: string): number | undefined => statSync(path, { throwIfNoEntry: false })?.dev;
+const hasOtherDevice = ![undefined, deviceOf(tmpdir())].includes(deviceOf(OTHER_DEVICE));
+
 describe('The file store: its files', () => {
   it('refuses a directory that is empty or not a string', () => {
     expect(() => fileStore('')).toThrow(TypeError);
     expect(() => fileStore(undefined as unknown as string)).toThrow(TypeError);
+  });
+
+  it.each<[string, unknown]>([
+    ['an option that it does not know', { ondamaged: () => undefined }],
+    ['a listener that is no function', { onDamaged: true }],
+    ['null for a listener', { onDamaged: null }],
+    ['null for options', null],
+  ])('refuses %s', (_, options) => {
+    expect(() => fileStore(place.directory, options as never)).toThrow(TypeError);
   });
 
   it('makes the missing directory and its parents, for the owner only', async () => {
@@ -42,6 +58,24 @@ describe('The file store: its files', () => {
     expect(await store.get('key')).toBeUndefined();
     await store.set('key', 'value', null);
     expect(await modeOf(place.directory)).toBe(0o700);
+  });
+
+  it.skipIf(!hasOtherDevice)('can be in a directory on another device, behind a link', async () => {
+    const far = await mkdtemp(join(OTHER_DEVICE, 'mcp-reprise-'));
+    onTestFinished(() => rm(far, { recursive: true }));
+    await symlink(far, place.directory);
+    const store = place.opened();
+    const revision = await store.set('key', 'value', null);
+    await store.set('key', 'other', revision);
+    await store.set('gone', 'value');
+    expect(await store.delete('gone')).toBe(true);
+    await writeFile(place.file('damaged'), 'damage');
+    expect(await place.opened({ onDamaged: () => undefined }).get('damaged')).toBeUndefined();
+    await (await store.lock('key', { ttl: 60_000 })).release();
+    expect(await contents(place.opened())).toEqual({ key: 'other' });
+    const names = (await readdir(far)).filter((name) => !name.startsWith(`${nameOf('damaged')}.damaged-`));
+    expect(names.sort()).toEqual([nameOf('key'), 'locks'].sort());
+    expect(await modeOf(join(far, nameOf('key')))).toBe(0o600);
   });
 
   it('leaves the mode of an existing directory alone', async () => {
