@@ -1,1 +1,1 @@
-export { storeContract, type HeldElsewhere, type StoreAdapter, type TestFramework } from './testing/store-contract.ts';
+export { type Counter, type HeldElsewhere, storeContract, type StoreAdapter, type TestFramework } from './testing/store-contract.ts';

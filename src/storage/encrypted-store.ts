@@ -3,6 +3,7 @@ import { ignoringConflict } from './conflict.ts';
 import { altered, type Opened, open, seal } from './encrypted-envelope.ts';
 import { History, isReplayed, type Mark, type Seen } from './encrypted-history.ts';
 import { type EncryptionKey, isPassphrase, Keyring, newSalt } from './encrypted-keys.ts';
+import { within } from '../timers.ts';
 import { expectRevision, Lifetime, newRevision, requireExpectation, requireString } from './rules.ts';
 import type { Lock, LockOptions, Store, StoredValue } from './store.ts';
 
@@ -15,6 +16,9 @@ export interface EncryptedStoreOptions {
    */
   readonly hideKeys?: boolean;
 }
+
+/** How long a change may take with its turn, in ms. */
+const LIMIT = 3_000;
 
 /**
  * Encrypts what another store keeps: AES-256-GCM by WebCrypto, in Node and in browsers.
@@ -244,18 +248,25 @@ class EncryptedStore implements Store {
     return fresh;
   }
 
-  /** Runs a change of a key after those that were asked for earlier. */
+  /** Runs a change of a key after those that were asked for earlier; not at all where they take too long. */
   #run<T>(key: string, work: () => Promise<T>): Promise<T> {
     return this.#lifetime.run(async () => {
-      const turn = Promise.resolve(this.#turns.get(key)).then(work, work);
+      const end = performance.now() + LIMIT;
+      const inTime = (): Promise<T> => (performance.now() < end ? work() : Promise.reject(late()));
+      const turn = Promise.resolve(this.#turns.get(key)).then(inTime, inTime);
       this.#turns.set(key, turn);
-      try {
-        return await turn;
-      } finally {
-        if (this.#turns.get(key) === turn) this.#turns.delete(key);
-      }
+      // The next one waits until this is over, also when nobody waits for this any more.
+      const over = (): void => void (this.#turns.get(key) === turn && this.#turns.delete(key));
+      turn.then(over, over);
+      return within(turn, LIMIT).catch((error: unknown) => {
+        throw error instanceof StoreError || performance.now() < end ? error : late();
+      });
     });
   }
+}
+
+function late(): StoreError {
+  return new StoreError(`An encrypted value was not changed within ${LIMIT / 1_000} s. It may have been done all the same: read again to know.`);
 }
 
 /** What an envelope holds; the key only where names are hidden. */

@@ -3,6 +3,9 @@ import type { Store } from '../storage/store.ts';
 
 /** What several files of cases need. */
 
+/** Who is not killed as soon as it has said something is killed within that time, in ms: anywhere in its next turns. */
+export const SOON = 10;
+
 export async function listed(store: Store, prefix: string): Promise<string[]> {
   const keys: string[] = [];
   for await (const key of store.keys(prefix)) keys.push(key);

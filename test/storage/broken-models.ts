@@ -1,16 +1,48 @@
+import { createHash } from 'node:crypto';
 import { ConflictError, StoreError } from '../../src/errors.ts';
 import { type Values, withLocks } from '../../src/storage/cas-lock.ts';
 import type { Lock, LockOptions, Store, StoredValue } from '../../src/storage/store.ts';
 import type { StoreAdapter } from '../../src/testing.ts';
+import { increment } from '../../src/testing/parts.ts';
 
 /** Stores that keep the contract in the plainest way, and have places where they can be broken. */
 
+/** What is kept of a value: with a sum, by which damage is seen. */
+export interface Entry extends StoredValue {
+  readonly sum: string;
+}
+
+export function sealed({ value, revision }: StoredValue): Entry {
+  return { value, revision, sum: createHash('sha256').update(value, 'utf16le').update(revision).digest('hex') };
+}
+
 /** What all the stores of one case share. */
-export class Backend {
-  readonly values = new Map<string, StoredValue>();
-  readonly locks = new Map<string, StoredValue>();
+class Shared {
+  readonly values = new Map<string, Entry>();
+  readonly locks = new Map<string, Entry>();
   readonly simpleLocks = new Map<string, { holder: object | undefined; fence: number; until: number }>();
+  /** What is only there while something is written, and whether it has become old since. */
+  readonly temporary = new Map<string, boolean>();
   hung = false;
+  /** How many steps go well before one fails. */
+  soundSteps = Number.POSITIVE_INFINITY;
+}
+
+/** A case's backend, as it is seen from one process. */
+export class Backend {
+  readonly shared: Shared;
+  /** That process was killed: nothing that it does comes to anything any more. */
+  dead = false;
+
+  constructor(shared = new Shared()) {
+    this.shared = shared;
+  }
+
+  /** What can fail. */
+  async step(): Promise<void> {
+    if (this.dead) await new Promise(() => undefined);
+    if (this.shared.soundSteps-- === 0) throw new StoreError('It failed.');
+  }
 }
 
 /** The parts of a store that can be had otherwise. */
@@ -22,8 +54,10 @@ export interface Flaws {
   readonly expects?: (verb: 'set' | 'delete', old: StoredValue | undefined, expected: string | null | undefined) => boolean;
   /** Whether others come in between the check and the writing. */
   readonly races?: boolean;
-  readonly write?: (map: Map<string, StoredValue>, name: string, entry: StoredValue) => Promise<void>;
-  readonly read?: (entry: StoredValue | undefined) => StoredValue | undefined;
+  readonly write?: (map: Map<string, Entry>, name: string, entry: Entry) => Promise<void>;
+  readonly read?: (entry: Entry | undefined) => StoredValue | undefined;
+  /** When what is temporary is removed: by whoever made it, and by the next store what the dead have left. */
+  readonly tidies?: 'always' | 'unless it fails' | 'unless it dies' | 'never';
   readonly matches?: (name: string, prefix: string) => boolean;
   readonly closes?: boolean;
   readonly message?: (key: string) => string;
@@ -37,7 +71,8 @@ const fine: Required<Flaws> = {
   expects: (_, old, expected) => expected === undefined || (expected ?? undefined) === old?.revision,
   races: false,
   write: async (map, name, entry) => void map.set(name, entry),
-  read: (entry) => entry && { ...entry },
+  read: (entry) => (entry && sealed(entry).sum === entry.sum ? { value: entry.value, revision: entry.revision } : undefined),
+  tidies: 'always',
   matches: (name, prefix) => name.startsWith(prefix),
   closes: true,
   message: () => 'Another was quicker.',
@@ -45,14 +80,20 @@ const fine: Required<Flaws> = {
 };
 
 /** Values in a map of the backend. */
-function valuesIn(backend: Backend, map: Map<string, StoredValue>, flaws: Flaws = {}): Values {
-  const { name, text, revision, expects, races, write, read, matches, closes, message, hangs } = { ...fine, ...flaws };
+function valuesIn(backend: Backend, map: Map<string, Entry>, flaws: Flaws = {}): Values {
+  const { name, text, revision, expects, races, write, read, tidies, matches, closes, message, hangs } = { ...fine, ...flaws };
+  const { shared } = backend;
   let closed = false;
+  let swept = tidies !== 'always';
   const running = new Set<Promise<unknown>>();
   const begin = async (...strings: unknown[]): Promise<void> => {
     if (!strings.every((each) => typeof each === 'string')) throw new TypeError('It must be a string.');
     if (closed && closes) throw new StoreError('It is closed.');
-    if (backend.hung) await hangs();
+    if (shared.hung) await hangs();
+    await backend.step();
+    if (swept) return;
+    swept = true;
+    for (const [id, old] of shared.temporary) if (old) shared.temporary.delete(id);
   };
   const check = (verb: 'set' | 'delete', key: string, expected: string | null | undefined): StoredValue | undefined => {
     const old = map.get(name(key));
@@ -67,11 +108,20 @@ function valuesIn(backend: Backend, map: Map<string, StoredValue>, flaws: Flaws 
     async set(key, value, expected) {
       const work = async (): Promise<string> => {
         await begin(key, value, expected ?? '');
-        await turn();
-        const entry = { value: text(value), revision: revision(check('set', key, expected)) };
-        if (races) await turn();
-        await write(map, name(key), entry);
-        return entry.revision;
+        const id = crypto.randomUUID();
+        shared.temporary.set(id, false);
+        try {
+          await turn();
+          await backend.step();
+          const entry = sealed({ value: text(value), revision: revision(check('set', key, expected)) });
+          if (races) await turn();
+          await write(map, name(key), entry);
+          await backend.step();
+          if (tidies === 'unless it fails') shared.temporary.delete(id);
+          return entry.revision;
+        } finally {
+          if (tidies === 'always' || tidies === 'unless it dies') shared.temporary.delete(id);
+        }
       };
       const writing = work();
       running.add(writing);
@@ -80,7 +130,9 @@ function valuesIn(backend: Backend, map: Map<string, StoredValue>, flaws: Flaws 
     async delete(key, expected) {
       await begin(key, expected ?? '');
       check('delete', key, expected);
-      return map.delete(name(key));
+      const there = map.delete(name(key));
+      await backend.step();
+      return there;
     },
     async *keys(prefix) {
       await begin(prefix);
@@ -104,10 +156,10 @@ export async function turn(): Promise<void> {
 export type Freezable = Store & { freeze(): void; thaw(): void };
 
 export function sound(backend: Backend, flaws: Flaws = {}): Freezable {
-  const records = valuesIn(backend, backend.locks, { hangs: flaws.hangs ?? fine.hangs });
+  const records = valuesIn(backend, backend.shared.locks, { hangs: flaws.hangs ?? fine.hangs, tidies: flaws.tidies ?? fine.tidies });
   let frozen: Promise<void> | undefined;
   let thaw = (): void => undefined;
-  const store = withLocks(valuesIn(backend, backend.values, flaws), {
+  const store = withLocks(valuesIn(backend, backend.shared.values, flaws), {
     ...records,
     async get(key) {
       await frozen;
@@ -131,7 +183,8 @@ export type LockFlaw = 'not exclusive' | 'no fence' | 'never renewed' | 'never e
 
 /** A store whose locks are an entry with a time of expiry: good enough in one process, and easy to break. */
 export function simple(backend: Backend, ...flaws: readonly LockFlaw[]): Freezable {
-  const values = valuesIn(backend, backend.values);
+  const { simpleLocks } = backend.shared;
+  const values = valuesIn(backend, backend.shared.values);
   const has = (flaw: LockFlaw): boolean => flaws.includes(flaw);
   const closing = new AbortController();
   const held = new Set<() => Promise<void>>();
@@ -145,26 +198,27 @@ export function simple(backend: Backend, ...flaws: readonly LockFlaw[]): Freezab
     for (;;) {
       if (!has('deaf')) signal?.throwIfAborted();
       if (!has('stays at close')) closing.signal.throwIfAborted();
-      if (backend.hung) await fine.hangs();
-      const entry = backend.simpleLocks.get(key);
+      if (backend.shared.hung) await fine.hangs();
+      await backend.step();
+      const entry = simpleLocks.get(key);
       const expired = !has('never expires') && entry !== undefined && entry.until < performance.now();
       if (entry?.holder === undefined || expired || has('not exclusive')) break;
       await new Promise((resolve) => void setTimeout(resolve, 3));
     }
     const holder = {};
-    const fence = has('no fence') ? 1 : (backend.simpleLocks.get(key)?.fence ?? 0) + 1;
+    const fence = has('no fence') ? 1 : (simpleLocks.get(key)?.fence ?? 0) + 1;
     const lost = new AbortController();
     const renew = (): void => {
       if (frozen) return;
-      if (backend.simpleLocks.get(key)?.holder === holder) backend.simpleLocks.set(key, { holder, fence, until: performance.now() + ttl });
+      if (simpleLocks.get(key)?.holder === holder) simpleLocks.set(key, { holder, fence, until: performance.now() + ttl });
       else if (!has('never told')) lost.abort(new StoreError('It was taken over.'));
     };
-    backend.simpleLocks.set(key, { holder, fence, until: performance.now() + ttl });
+    simpleLocks.set(key, { holder, fence, until: performance.now() + ttl });
     const timer = has('never renewed') ? undefined : setInterval(renew, ttl / 4);
     const release = async (): Promise<void> => {
       clearInterval(timer);
       held.delete(end);
-      if (backend.simpleLocks.get(key)?.holder === holder || has('frees any')) backend.simpleLocks.set(key, { holder: undefined, fence, until: 0 });
+      if (simpleLocks.get(key)?.holder === holder || has('frees any')) simpleLocks.set(key, { holder: undefined, fence, until: 0 });
     };
     const end = async (): Promise<void> => {
       if (!has('never told')) lost.abort(new StoreError('It is closed.'));
@@ -187,26 +241,88 @@ export function simple(backend: Backend, ...flaws: readonly LockFlaw[]): Freezab
   };
 }
 
+const backends = new WeakMap<Store, Backend>();
+
+/** The backend of a store that an {@link adapterOf} has made. */
+export function backendOf(store: Store): Backend {
+  return backends.get(store) as Backend;
+}
+
 /** Examines stores that are made like this one. */
-export function adapterOf(make: (backend: Backend) => Store, elsewhere: (backend: Backend) => Freezable = sound): StoreAdapter {
-  const backends = new WeakMap<Store, Backend>();
+export function adapterOf(make: (backend: Backend) => Store, elsewhere: (backend: Backend) => Freezable = sound): Required<StoreAdapter> {
   const open = (backend: Backend): Store => {
     const store = make(backend);
     backends.set(store, backend);
     return store;
   };
-  const of = (store: Store): Backend => backends.get(store) as Backend;
+  const of = (store: Store): Shared => backendOf(store).shared;
   return {
     create: () => open(new Backend()),
-    reopen: (first) => open(of(first)),
+    reopen: (first) => open(new Backend(of(first))),
+    destroy: () => undefined,
     async holdElsewhere(first, key, ttl) {
-      const place = elsewhere(of(first));
+      const place = elsewhere(new Backend(of(first)));
       return { lock: await place.lock(key, { ttl }), pause: place.freeze, resume: place.thaw };
     },
+    pausesForGood: false,
     hang(first) {
       of(first).hung = true;
       return () => void (of(first).hung = false);
     },
+    spawn(first, key, turns, counted) {
+      const backend = new Backend(of(first));
+      const store = make(backend);
+      let kill = (): void => undefined;
+      const killed = new Promise<void>((resolve) => (kill = resolve));
+      const count = async (): Promise<void> => {
+        for (let turn = 0; turn < turns && !backend.dead; turn++) {
+          await increment(store, key);
+          if (!backend.dead) counted();
+        }
+      };
+      return {
+        run: () => Promise.race([count(), killed]),
+        kill() {
+          backend.dead = true;
+          kill();
+        },
+      };
+    },
+    failStep(first, n) {
+      const shared = of(first);
+      shared.soundSteps = n - 1;
+      return () => {
+        const reached = shared.soundSteps < 0;
+        shared.soundSteps = Number.POSITIVE_INFINITY;
+        return reached;
+      };
+    },
+    *damage(first, key) {
+      const { values } = of(first);
+      const entry = values.get(key) as Entry;
+      for (const [what, value] of damaged(entry.value)) {
+        values.set(key, { ...entry, value });
+        yield what;
+      }
+      values.set(key, entry);
+    },
+    leftovers(first) {
+      const { values, temporary } = of(first);
+      for (const id of temporary.keys()) temporary.set(id, true);
+      return [...values.keys(), ...temporary.keys()];
+    },
     ttl: 200,
+    limit: 20_000,
   };
+}
+
+/** A text cut off everywhere, and with each of its bits flipped. */
+export function* damaged(text: string, bits = 8): Iterable<readonly [what: string, text: string]> {
+  for (let length = 0; length < text.length; length++) yield [`cut off at ${length}`, text.slice(0, length)];
+  for (let index = 0; index < text.length; index++) {
+    for (let each = 0; each < bits; each++) {
+      const bit = (index + each) % 8;
+      yield [`bit ${bit} of ${index}`, text.slice(0, index) + String.fromCharCode(text.charCodeAt(index) ^ (1 << bit)) + text.slice(index + 1)];
+    }
+  }
 }

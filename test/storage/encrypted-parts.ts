@@ -1,7 +1,5 @@
 import { webcrypto } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
 import type { EncryptionKey } from '../../src/storage/encrypted-keys.ts';
-import { memoryStore } from '../../src/storage/memory-store.ts';
 import type { Store } from '../../src/storage/store.ts';
 
 /** What the tests of the encrypted store have in common. */
@@ -17,12 +15,6 @@ export function altered(store: Store, methods: Partial<Store>): Store {
     close: () => store.close(),
     ...methods,
   };
-}
-
-/** A store in memory that takes a turn of the event loop to read, as all do that read from somewhere else. */
-export function unhurriedStore(): Store {
-  const store = memoryStore();
-  return altered(store, { get: (key) => setImmediate().then(() => store.get(key)) });
 }
 
 export const PASSPHRASE = 'correct horse battery staple';

@@ -2,8 +2,11 @@ import 'fake-indexeddb/auto';
 import { describe, it, vi } from 'vitest';
 import { indexedDbStore } from '../../src/storage/indexeddb-store.ts';
 import type { Store } from '../../src/storage/store.ts';
-import { type StoreAdapter, storeContract } from '../../src/testing.ts';
-import { occupy, openTab, Origin } from './indexeddb-tabs.ts';
+import { type Counter, type StoreAdapter, storeContract } from '../../src/testing.ts';
+import { increment } from '../../src/testing/parts.ts';
+import { altered } from './encrypted-parts.ts';
+import { failStepIn } from './indexeddb-contract-faults.ts';
+import { occupy, opened as openDatabase, openTab, Origin } from './indexeddb-tabs.ts';
 
 const names = new WeakMap<Store, string>();
 const nameOf = (store: Store): string => names.get(store) as string;
@@ -26,7 +29,40 @@ function adapter(locks: () => LockManager | undefined): StoreAdapter {
     },
     reopen: (first) => opened(locks(), nameOf(first)),
     hang: (first) => occupy(nameOf(first)),
+    spawn: (first, key, turns, counted) => counterIn(opened(locks(), nameOf(first)), key, turns, counted),
+    failStep: (first, n) => failStepIn(nameOf(first), n),
+    // No `damage`: the bytes are the browser's, and a page cannot get at them.
+    leftovers: (first) => namesIn(nameOf(first)),
   };
+}
+
+/** Counts in another tab, which may be closed at any moment: what it was doing may have been done, but it hears of nothing any more. */
+function counterIn(store: Store, key: string, turns: number, counted: () => void): Counter {
+  let close = (): void => undefined;
+  const closed = new Promise<'closed'>((resolve) => (close = () => resolve('closed')));
+  const unlessClosed = async <T>(work: () => Promise<T>): Promise<T> => {
+    const outcome = await Promise.race([closed, work()]);
+    return outcome === 'closed' ? new Promise<never>(() => undefined) : outcome;
+  };
+  const mortal = altered(store, { get: (...all) => unlessClosed(() => store.get(...all)), set: (...all) => unlessClosed(() => store.set(...all)) });
+  const count = async (): Promise<void> => {
+    for (let turn = 0; turn < turns; turn++) {
+      await increment(mortal, key);
+      counted();
+    }
+  };
+  return { run: () => Promise.race([closed, count()]).finally(() => store.close()), kill: close };
+}
+
+/** All that is in a database, except the records of locks, which stay for their numbers. */
+async function namesIn(name: string): Promise<string[]> {
+  const database = await openDatabase(name);
+  const request = database.transaction('entries').objectStore('entries').getAllKeys();
+  const keys = await new Promise<IDBValidKey[]>((resolve) => {
+    request.onsuccess = () => resolve(request.result);
+  });
+  database.close();
+  return keys.filter((key) => !(Array.isArray(key) && key[0] === 'lock')).map((key) => JSON.stringify(key));
 }
 
 describe.concurrent('The IndexedDB store without Web Locks', () => {

@@ -1,30 +1,45 @@
+import { rm } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { Redis } from 'ioredis';
 import { afterAll, beforeAll, describe, it } from 'vitest';
 import { redisStore } from '../../src/redis.ts';
 import type { Store } from '../../src/storage/store.ts';
-import { type HeldElsewhere, storeContract } from '../../src/testing.ts';
-import { type ClientProcess, runScript } from '../support/client-process.ts';
+import { storeContract } from '../../src/testing.ts';
+import type { AnyMessage } from '../support/inbox.ts';
 import type { TcpProxy } from '../support/proxy.ts';
+import { bundle, lockOf, OtherProcess } from './contract-children.ts';
 import { clients, type Connected, type Kind } from './redis-clients.ts';
+import { FaultyClient } from './redis-contract-faults.ts';
 import { newPrefix, proxyToRedis, redisUrl, removeAll } from './redis-parts.ts';
-import type { Said, Told } from './redis-store.process.ts';
-
-type Holder = ClientProcess<Told, Said>;
 
 /** The contract of all stores, for the Redis store with that kind of client. */
 export function describeContract(kind: Kind): void {
   describe.skipIf(!redisUrl)(`The Redis store with a client of ${kind}`, () => {
     let proxy: TcpProxy;
-    const open = new Map<Store, { prefix: string; connected: Connected; holders: Holder[] }>();
+    // Where it finds the packages of the clients.
+    const script = fileURLToPath(new URL(`../../node_modules/.cache/redis-contract/${kind}-${process.pid}.mjs`, import.meta.url));
+    const open = new Map<Store, { prefix: string; connected: Connected; faulty: FaultyClient; others: OtherProcess[] }>();
 
     beforeAll(async () => {
       proxy = await proxyToRedis();
+      await bundle(new URL('redis-store.process.ts', import.meta.url), script);
     });
-    afterAll(() => proxy.stop());
+    afterAll(async () => {
+      proxy.stop();
+      await rm(script);
+    });
 
     const partOf = (store: Store) => {
       const part = open.get(store);
       if (!part) throw new Error('It is none of these stores.');
       return part;
+    };
+
+    const start = (first: Store, task: string, key: string, amount: number, onTold?: (told: AnyMessage) => void): OtherProcess => {
+      const { prefix, others } = partOf(first);
+      const other = new OtherProcess(script, [task, kind, redisUrl, prefix, key, `${amount}`], onTold);
+      others.push(other);
+      return other;
     };
 
     storeContract(
@@ -33,8 +48,9 @@ export function describeContract(kind: Kind): void {
         create() {
           const connected = clients[kind](proxy.url.href);
           const prefix = newPrefix();
+          const faulty = new FaultyClient(connected.client, proxy);
           const store = redisStore(connected.client, { prefix });
-          open.set(store, { prefix, connected, holders: [] });
+          open.set(store, { prefix, connected, faulty, others: [] });
           return store;
         },
         reopen(first) {
@@ -42,17 +58,21 @@ export function describeContract(kind: Kind): void {
           return redisStore(connected.client, { prefix });
         },
         async destroy(store) {
-          const { prefix, connected, holders } = partOf(store);
+          const { prefix, connected, others } = partOf(store);
           connected.end();
-          await Promise.all(holders.map((holder) => holder.kill()));
+          await Promise.all(others.map((other) => other.kill()));
           await removeAll(prefix);
         },
-        async holdElsewhere(first, key, ttl) {
-          const { prefix, holders } = partOf(first);
-          const holder = startHolder(kind, prefix, key, ttl);
-          holders.push(holder);
-          return heldBy(holder);
+        holdElsewhere: (first, key, ttl) => lockOf(start(first, 'hold', key, ttl)),
+        async spawn(first, key, turns, counted) {
+          const other = start(first, 'increment', key, turns, ({ type }) => type === 'incremented' && counted());
+          await other.inbox.next('ready');
+          return other.counter;
         },
+        failStep: (first, n) => partOf(first).faulty.failStep(n),
+        leftovers: (first) => lastingNames(partOf(first).prefix),
+        // No `damage`: a client has no access to the bytes, and what Redis has lost or changed it does not tell.
+
         hang() {
           proxy.blackhole(true);
           return () => proxy.blackhole(false);
@@ -62,28 +82,13 @@ export function describeContract(kind: Kind): void {
   });
 }
 
-function startHolder(kind: Kind, prefix: string, key: string, ttl: number): Holder {
-  return runScript<Told, Said>(new URL('./redis-store.process.ts', import.meta.url), ['hold', kind, redisUrl, prefix, key, `${ttl}`]);
-}
-
-/** The lock of another process, which can be stopped as the system does it. */
-async function heldBy(holder: Holder): Promise<HeldElsewhere> {
-  const { fence } = await holder.next('held');
-  const lost = new AbortController();
-  void holder.next('lost').then(
-    () => lost.abort(),
-    () => undefined,
-  );
-  return {
-    lock: {
-      fence,
-      lost: lost.signal,
-      async release() {
-        holder.send({ type: 'release' });
-        await holder.next('released');
-      },
-    },
-    pause: () => void process.kill(holder.pid as number, 'SIGSTOP'),
-    resume: () => void process.kill(holder.pid as number, 'SIGCONT'),
-  };
+/** What is in Redis for good, except the counter of fencing numbers. */
+async function lastingNames(prefix: string): Promise<string[]> {
+  const redis = new Redis(redisUrl);
+  const lasting: string[] = [];
+  for await (const names of redis.scanStream({ match: `*${prefix}*`, count: 1000 })) {
+    for (const name of names as string[]) if (!name.endsWith(':fence') && (await redis.pttl(name)) === -1) lasting.push(name);
+  }
+  redis.disconnect();
+  return lasting;
 }
