@@ -34,6 +34,8 @@ export interface WireEntry {
   socket: number;
   /** Who ended the exchange. Absent while it is open. */
   endedBy?: 'server' | 'client';
+  /** The `n` of the newest request when it had ended: whatever has a higher one came later. Absent while it is open. */
+  until?: number;
 }
 
 export interface RpcEntry {

@@ -43,6 +43,7 @@ export class WireJournal {
     });
     res.once('close', () => {
       entry.endedBy ??= res.writableEnded ? 'server' : 'client';
+      entry.until = this.#count;
     });
     return entry;
   }
