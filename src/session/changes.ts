@@ -22,6 +22,14 @@ export class Changes {
     this.#subscriptions.set(uri, subscribed);
   }
 
+  /** Takes in changes that were made before these, and could not be written. */
+  putBefore(earlier: Changes): void {
+    this.#fields = { ...earlier.#fields, ...this.#fields };
+    for (const [uri, subscribed] of earlier.#subscriptions) {
+      if (!this.#subscriptions.has(uri)) this.#subscriptions.set(uri, subscribed);
+    }
+  }
+
   get isEmpty(): boolean {
     return this.isMinor && this.calls.size === 0 && this.#fields.lastUsedAt === undefined;
   }

@@ -45,6 +45,8 @@ export class SessionKeeper {
   #queue: Promise<void> = Promise.resolve();
   #stored = false;
   #stopWaiting: (() => void) | undefined;
+  /** How often the store had failed when it was last known to have the session. */
+  #failuresKnown = 0;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -249,7 +251,8 @@ export class SessionKeeper {
   async #write(leaving: boolean): Promise<void> {
     const changes = this.#changes;
     const record = this.#record;
-    if (!record) return;
+    // While the store rests they gather.
+    if (!record || this.#shelf.failed) return;
     changes.calls = takeCalls(this.#options.store, this.#tallyOf(record));
     if (changes.isEmpty) return;
     this.#changes = new Changes();
@@ -258,8 +261,12 @@ export class SessionKeeper {
     const attempt = async (): Promise<void> => {
       const there = await this.#shelf.get();
       const current = there?.record;
+      if (!there && !this.#shelf.failed) {
+        if (this.#mayBeUnsaved) await this.#shelf.set(this.#changedBy(changes, record), null);
+        else if (!leaving) this.#shelf.warn('the session was removed from the store: it is kept in memory only, and ends with this client');
+        this.#stored ||= !this.#shelf.failed;
+      }
       // Deleted, or replaced by another session: ours has no claim on the place.
-      if (!there && !leaving && !this.#shelf.failed) this.#shelf.warn('the session was removed from the store: it is kept in memory only, and ends with this client');
       if (current?.id !== record.id) return;
       const isSame = Math.abs(changes.lastUsedAt - current.lastUsedAt) < Math.min(SAME_USE, this.#ttlOf(current) / 10);
       // Many leave at the same time: what another process has just said of its use, holds for ours too.
@@ -271,6 +278,13 @@ export class SessionKeeper {
     };
     // Where others were quicker every time, so much is missing; the calls are left to who writes next in this process.
     await contend(attempt, changes.isMinor ? MINOR_TRIES : undefined).catch(() => addCalls(this.#options.store, this.#tallyOf(record), changes.calls));
+    if (this.#shelf.failed && this.#record?.id === record.id) this.#changes.putBefore(changes);
+    if (!this.#shelf.failed) this.#failuresKnown = this.#shelf.failures;
+  }
+
+  /** The store never had the session, or has failed since it was seen there: it may have lost it, which is no reason for us to. */
+  get #mayBeUnsaved(): boolean {
+    return !this.#stored || this.#shelf.failures > this.#failuresKnown;
   }
 
   /** A session id goes only to the server and for the principal that it was minted for (G7), whatever the key says. */

@@ -24,13 +24,21 @@ const STORE_TIMEOUT = 3000;
 /** How long one who says nothing has a turn, in ms: so long the others wait when a process is killed in its turn. */
 const LOCK_TTL = { handshake: 3000, stream: 5000 };
 
+/** A store that failed is left alone for so long, in ms: one that hangs would hold up everybody who asks it. */
+const REST = 30_000;
+
 /**
- * A session's place in the store. The first failure of the store ends its use: one `warning`, and from then on there is nothing there
- * and nothing is written (G8).
+ * A session's place in the store. When the store fails there is one `warning`, and for a while there is nothing there and nothing is
+ * written (G8). Then it is tried again.
  */
 export class Shelf {
   readonly #options: ShelfOptions;
-  #failed = false;
+  /** How often the store has failed. */
+  failures = 0;
+  /** On the clock of `performance.now()`. */
+  #restsUntil = 0;
+  /** From a failure to the next success. */
+  #broken = false;
   #warned: string | undefined;
 
   constructor(options: ShelfOptions) {
@@ -38,7 +46,7 @@ export class Shelf {
   }
 
   get failed(): boolean {
-    return this.#failed;
+    return performance.now() < this.#restsUntil;
   }
 
   async get(): Promise<Found | undefined> {
@@ -68,7 +76,7 @@ export class Shelf {
    * @throws the reason of `signal` when that aborts
    */
   async lock(what: keyof typeof LOCK_TTL, signal: AbortSignal): Promise<Lock | undefined> {
-    if (this.#failed) return undefined;
+    if (this.failed) return undefined;
     try {
       signal.throwIfAborted();
       const taking = this.#options.store.lock(`${what}/${this.#options.key}`, { ttl: LOCK_TTL[what], signal });
@@ -81,8 +89,10 @@ export class Shelf {
   }
 
   fail(error: unknown): void {
-    if (!this.#failed) this.warn(`the store failed, so the session is kept in memory only: ${explain(error)}`, error);
-    this.#failed = true;
+    if (!this.#broken) this.warn(`the store failed, so the session is kept in memory only, until the store works again: ${explain(error)}`, error);
+    this.#broken = true;
+    this.failures++;
+    this.#restsUntil = performance.now() + REST;
   }
 
   /** The same news again is none. */
@@ -94,9 +104,11 @@ export class Shelf {
 
   /** Asks the store, and waits so long. */
   async #guard<T>(ask: (store: Store) => Promise<T>): Promise<T | undefined> {
-    if (this.#failed) return undefined;
+    if (this.failed) return undefined;
     try {
-      return await within(ask(this.#options.store), STORE_TIMEOUT);
+      const answer = await within(ask(this.#options.store), STORE_TIMEOUT);
+      this.#broken = false;
+      return answer;
     } catch (error) {
       if (isConflict(error)) throw error;
       this.fail(error);

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { memoryStore, Sessions, type Store } from '../../src/index.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
@@ -110,5 +110,61 @@ describe('a store whose locks', () => {
     await waitFor(async () => (await wireOf(server, 'GET')).length === 1);
     expect(await say(client, 'echo', { text: 'x' })).toBe('x');
     expect(await timed(client.close())).toBeLessThan(10_000);
+  });
+});
+
+describe('a store that works again after a failure', () => {
+  const REST = 30_000;
+  /** From now on so much later, for whoever asks how much time has passed. */
+  function later(ms: number): void {
+    const now = performance.now.bind(performance);
+    const spy = vi.spyOn(performance, 'now').mockImplementation(() => now() + ms);
+    onTestFinished(() => spy.mockRestore());
+  }
+  const failing = (inner: Store) => {
+    const state = { broken: false };
+    const check = () => {
+      if (state.broken) throw new Error('no connection');
+    };
+    const store = altered(inner, {
+      get: async (key) => (check(), inner.get(key)),
+      set: async (...args) => (check(), inner.set(...args)),
+      lock: async (...args) => (check(), inner.lock(...args)),
+    });
+    return { state, store };
+  };
+  const subscriptionsIn = async (store: Store) => {
+    for await (const key of store.keys('session/')) return (JSON.parse((await store.get(key))?.value ?? '{}') as { subscriptions: string[] }).subscriptions;
+    return undefined;
+  };
+
+  test('gets what was changed meanwhile, with one warning for the failure (G8)', async () => {
+    const inner = memoryStore();
+    const { state, store } = failing(inner);
+    const client = await connected(server.url, { store, listen: false });
+    const { warning } = heardFrom(client);
+    state.broken = true;
+    await client.subscribeResource({ uri: 'test://one' });
+    await waitFor(() => warning.length === 1);
+    await client.subscribeResource({ uri: 'test://two' });
+    state.broken = false;
+    later(REST);
+    await client.subscribeResource({ uri: 'test://three' });
+    await waitFor(async () => (await subscriptionsIn(inner))?.length === 3);
+    expect(warning).toHaveLength(1);
+  });
+
+  test('gets a session that it never had, or has lost: the next client goes on with it', async () => {
+    const inner = memoryStore();
+    const { state, store } = failing(inner);
+    state.broken = true;
+    const client = await connected(server.url, { store, listen: false });
+    state.broken = false;
+    later(REST);
+    await client.subscribeResource({ uri: 'test://one' });
+    await waitFor(async () => (await subscriptionsIn(inner))?.length === 1);
+    const { id } = client.session;
+    await client.close();
+    expect((await connected(server.url, { store, listen: false })).session).toMatchObject({ id, resumed: true });
   });
 });
