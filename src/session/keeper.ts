@@ -162,7 +162,7 @@ export class SessionKeeper {
 
   /** A tool has answered: written with the next use. */
   count(tool: string): void {
-    if (this.#record && !this.#shelf.failed) addCalls(this.#options.store, this.#tallyOf(this.#record), callOf(tool));
+    if (this.#record && !this.#shelf.failed) addCalls(this.#tallyOf(this.#record), callOf(tool));
   }
 
   /**
@@ -219,7 +219,7 @@ export class SessionKeeper {
   /** Forgets the session, in memory and in the store, if the store still holds this one. */
   async forget(id: string): Promise<void> {
     if (this.#record?.id === id) {
-      takeCalls(this.#options.store, this.#tallyOf(this.#record));
+      takeCalls(this.#tallyOf(this.#record));
       this.#record = undefined;
     }
     this.#stored = false;
@@ -253,7 +253,7 @@ export class SessionKeeper {
     const record = this.#record;
     // While the store rests they gather.
     if (!record || this.#shelf.failed) return;
-    changes.calls = takeCalls(this.#options.store, this.#tallyOf(record));
+    changes.calls = takeCalls(this.#tallyOf(record));
     if (changes.isEmpty) return;
     this.#changes = new Changes();
     this.#record = this.#changedBy(changes, record);
@@ -277,7 +277,7 @@ export class SessionKeeper {
       if (this.#record?.id === record.id) this.#record = withUsers(this.#record, next);
     };
     // Where others were quicker every time, so much is missing; the calls are left to who writes next in this process.
-    await contend(attempt, changes.isMinor ? MINOR_TRIES : undefined).catch(() => addCalls(this.#options.store, this.#tallyOf(record), changes.calls));
+    await contend(attempt, changes.isMinor ? MINOR_TRIES : undefined).catch(() => addCalls(this.#tallyOf(record), changes.calls));
     if (this.#shelf.failed && this.#record?.id === record.id) this.#changes.putBefore(changes);
     if (!this.#shelf.failed) this.#failuresKnown = this.#shelf.failures;
   }
@@ -294,7 +294,7 @@ export class SessionKeeper {
 
   #adopt(record: SessionRecord): void {
     // What was counted for another session ends with it.
-    if (this.#record && this.#record.id !== record.id) takeCalls(this.#options.store, this.#tallyOf(this.#record));
+    if (this.#record && this.#record.id !== record.id) takeCalls(this.#tallyOf(this.#record));
     this.#record = record;
     this.#changes.clearFields();
     // A use that lies in the future is put right by the next one, at once.

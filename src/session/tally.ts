@@ -1,5 +1,3 @@
-import type { Store } from '../storage/store.ts';
-
 /** A session's record counts so many tools, by so much of their names: a server may have any number. */
 const MOST_TOOLS = 200;
 const LONGEST_NAME = 200;
@@ -8,21 +6,19 @@ const LONGEST_NAME = 200;
 export type Counts = ReadonlyMap<string, number>;
 
 /**
- * The calls that are not yet written, by store and session: of all clients that this process has on it. A hundred that leave together
- * would otherwise write one record a hundred times.
+ * The calls that are not yet written, by session: of all clients that this process has on it, whatever store each has opened. A hundred
+ * that leave together would otherwise write one record a hundred times.
  */
-const unwritten = new WeakMap<Store, Map<string, Counts>>();
+const unwritten = new Map<string, Counts>();
 
-export function addCalls(store: Store, session: string, calls: Counts): void {
-  const here = unwritten.get(store) ?? new Map<string, Counts>();
-  unwritten.set(store, here.set(session, sumOf(here.get(session) ?? new Map(), calls)));
+export function addCalls(session: string, calls: Counts): void {
+  unwritten.set(session, sumOf(unwritten.get(session) ?? new Map(), calls));
 }
 
 /** They are the caller's to write from now on, or to forget. */
-export function takeCalls(store: Store, session: string): Counts {
-  const here = unwritten.get(store);
-  const calls = here?.get(session) ?? new Map();
-  here?.delete(session);
+export function takeCalls(session: string): Counts {
+  const calls = unwritten.get(session) ?? new Map();
+  unwritten.delete(session);
   return calls;
 }
 
