@@ -45,12 +45,12 @@ export function sleep(delay: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** The result of a task that must not take longer than `limit` ms: otherwise an error says so, and what the task still does is nobody's. */
-export async function within<T>(task: Promise<T>, limit: number): Promise<T> {
+/** The result of a task that must not take longer than `limit` ms: otherwise `late()` is thrown, and what the task still does is nobody's. */
+export async function within<T>(task: Promise<T>, limit: number, late = (): Error => new Error(`no answer within ${limit} ms`)): Promise<T> {
   let stop = (): void => {};
   try {
     const timeout = new Promise<never>((_, reject) => {
-      stop = after(limit, () => reject(new Error(`no answer within ${limit} ms`)));
+      stop = after(limit, () => reject(late()));
     });
     return await Promise.race([task, timeout]);
   } finally {

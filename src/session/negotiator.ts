@@ -10,7 +10,8 @@ import { handshakeError, late } from './outcome.ts';
 import type { Lock } from '../storage/store.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
-import { type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
+import { onAbort } from '../signals.ts';
+import { after, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
 import { askChange, type KeptState, type UserChange, type UserState, userState, withState } from './user-state.ts';
 import type { Wire } from './wire.ts';
@@ -119,14 +120,18 @@ export class Negotiator {
     if (!keeper) return undefined;
     // One wait, however long: whoever asks anew goes to the end of the line, and cannot tell how long the holder has said nothing.
     const over = new AbortController();
-    const signal = AbortSignal.any([scope, expiring(this.timeout / 2), over.signal]);
-    void this.#lookOut(keeper, signal).then(() => over.abort(), () => undefined);
+    const end = (): void => over.abort();
+    const release = onAbort(scope, end);
+    const stop = after(this.timeout / 2, end);
+    void this.#lookOut(keeper, over.signal).then(end, () => undefined);
     try {
-      return await keeper.lock('handshake', signal);
+      return await keeper.lock('handshake', over.signal);
     } catch {
       return undefined;
     } finally {
-      over.abort();
+      release();
+      stop();
+      end();
     }
   }
 

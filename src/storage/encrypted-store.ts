@@ -258,9 +258,7 @@ class EncryptedStore implements Store {
       // The next one waits until this is over, also when nobody waits for this any more.
       const over = (): void => void (this.#turns.get(key) === turn && this.#turns.delete(key));
       turn.then(over, over);
-      return within(turn, LIMIT).catch((error: unknown) => {
-        throw error instanceof StoreError || performance.now() < end ? error : late();
-      });
+      return within(turn, LIMIT, late);
     });
   }
 }

@@ -240,11 +240,7 @@ class Files implements Values {
         if (error instanceof StoreError) throw error;
         throw new StoreError(`The file store could not ${verb} in ${this.#directory}.`, { cause: error });
       });
-      return within(working, LIMIT).catch((error: unknown) => {
-        if (error instanceof StoreError) throw error;
-        const reason = `The file store could not ${verb} in ${this.#directory} within ${LIMIT / 1_000} s.`;
-        throw new StoreError(reason, { cause: error, advice: ifLate });
-      });
+      return within(working, LIMIT, () => new StoreError(`The file store could not ${verb} in ${this.#directory} within ${LIMIT / 1_000} s.`, { advice: ifLate }));
     });
   }
 }

@@ -139,7 +139,7 @@ describe('a store whose lock', () => {
 
   test.each(broken)('%s keeps nobody from a session: it goes on without a turn, with one warning at the most (G8)', async (what, lock) => {
     const store = altered(memoryStore(), { lock });
-    const client = clientOf(server.url, { store, timeout: { connect: 3000 } });
+    const client = clientOf(server.url, { store, timeout: { connect: 8000 } });
     const { warning, reset } = heardFrom(client);
     await client.connect();
     expect(await say(client, 'echo', { text: 'on' })).toBe('on');
@@ -157,7 +157,7 @@ describe('a store whose lock', () => {
 
   test('never answers: compare-and-set decides whose session it is, and the others are ended', async () => {
     const store = altered(memoryStore(), { lock: () => new Promise(() => {}) });
-    const clients = await Promise.all(Array.from({ length: 5 }, () => connected(server.url, { store, listen: false, timeout: { connect: 3000 } })));
+    const clients = await Promise.all(Array.from({ length: 5 }, () => connected(server.url, { store, listen: false, timeout: { connect: 8000 } })));
     expect(new Set(clients.map(({ session }) => session.id)).size).toBe(1);
     expect(await Promise.all(clients.map((client, i) => say(client, 'echo', { text: `${i}` })))).toEqual(clients.map((_, i) => `${i}`));
     await waitFor(async () => (await server.sessions()).length === 1);
