@@ -12,10 +12,15 @@ await using pool = new ConnectionPool({
   idleTimeout: 60_000,
 });
 
+/** From your login. */
+const tokenOf = async (user: string): Promise<string> => `token-of-${user}`;
+
 /** What a web server would call for each request. */
 async function answer(user: string, question: string): Promise<string> {
   // The principal keeps users apart: they never share a client, a session or an answer.
-  await using lease = await pool.lease(url, { principal: user, headers: { Authorization: `Bearer token-of-${user}` } });
+  // Asked before each request, since tokens change while the client stays.
+  const headers = async () => ({ Authorization: `Bearer ${await tokenOf(user)}` });
+  await using lease = await pool.lease(url, { principal: user, headers });
   const { client } = lease;
   const { data } = await client.update(({ data }) => ({ data: { ...data, questions: Number(data['questions'] ?? 0) + 1 } }));
   await client.callTool({ name: 'echo', arguments: { message: question } });

@@ -14,13 +14,16 @@ else await work(process.env['WORKER'] ?? '?');
 
 async function work(worker: string): Promise<void> {
   const redis = createClient({ url: process.env['REDIS_URL'] ?? 'redis://localhost:6379' });
-  redis.on('error', () => {}); // The library tells of a failing store by `warning`, and the calls go on.
-  await redis.connect();
+  redis.on('error', () => {}); // That it fails is told by `warning` below; meanwhile calls go on, with a session of this worker's own.
+  redis.connect().catch(() => {}); // Not waited for: while no Redis is there it would wait for ever.
   {
     await using client = await connect(process.env['MCP_URL'] ?? 'http://localhost:3001/mcp', {
       ...presets.fleet({ redis }),
       session: 'workers',
-      on: { reset: ({ reason, adopted }) => console.log(`worker ${worker}: ${adopted ? 'took up' : 'made'} a new session: ${reason}`) },
+      on: {
+        reset: ({ reason, adopted }) => console.log(`worker ${worker}: ${adopted ? 'took up' : 'made'} a new session: ${reason}`),
+        warning: ({ message }) => console.warn(`worker ${worker}: ${message}`),
+      },
     });
     console.log(`worker ${worker}: ${client.session.resumed ? 'took the session up' : 'made the session'}`);
     const jobs = Array.from({ length: 5 }, (_, job) => `job ${job + 1} of worker ${worker}`);

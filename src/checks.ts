@@ -135,12 +135,14 @@ export function checkBatchOptions(options: object): void {
 }
 
 /** The same for the options of a pool. */
-export function checkPoolOptions({ max, idleTimeout, ...shared }: PoolOptions): void {
-  checkConnectOptions(shared);
-  const personal = Object.entries(shared).find(([name, value]) => name in LEASE_CHECKS && value !== undefined)?.[0];
+export function checkPoolOptions(options: PoolOptions): void {
+  object(options, 'the options of a pool');
+  const given = Object.fromEntries(Object.entries(options).filter(([name, value]) => !(name in LEASE_CHECKS && value === undefined)));
+  const personal = Object.keys(given).find((name) => name in LEASE_CHECKS);
   if (personal !== undefined) throw new TypeError(`${personal} belongs to one user or session, and a pool's options are for all: give it to lease()`);
-  if (max !== undefined) count(max, 'max', 1);
-  if (idleTimeout !== undefined) duration(idleTimeout, 'idleTimeout', Number.POSITIVE_INFINITY);
+  const shared = Object.fromEntries(Object.entries<Check>({ ...SESSION_CHECKS, ...CLIENT_CHECKS }).filter(([name]) => !(name in LEASE_CHECKS)));
+  const idleTimeout: Check = (value, name) => duration(value, name, Number.POSITIVE_INFINITY);
+  check(given, { ...shared, max: (value, name) => count(value, name, 1), idleTimeout });
 }
 
 /** The same for the options of a lease. */
@@ -171,9 +173,9 @@ export function checkSessionFilter(filter: object): void {
 }
 
 /** The same for how a registry cleans up. */
-export function checkCleanupOptions(options: object): void {
+export function checkCleanupOptions(options: object, again: 'once' | 'again' = 'once'): void {
   const interval: Check = (value, name) => duration(value, name, LONGEST_TIMER);
-  check(options, { end: aBoolean, unreadable: aBoolean, interval, onError: aFunction });
+  check(options, { end: aBoolean, unreadable: aBoolean, ...(again === 'again' ? { interval, onError: aFunction } : {}) });
 }
 
 /** The same for a TTL. */
@@ -220,6 +222,8 @@ export function sessionOptionsOf(options: ConnectOptions): SessionOptions {
 function check(options: object, checks: Readonly<Record<string, Check>>): void {
   if (!isObject(options)) throw new TypeError('the options must be an object');
   known(options, Object.keys(checks), 'options');
+  // A user who is not known must not get everybody's session.
+  if ('principal' in options && options['principal'] === undefined) throw new TypeError('principal is undefined: leave it out if there is only one user');
   for (const [name, value] of Object.entries(options)) {
     if (value !== undefined) checks[name]?.(value, name);
   }
@@ -234,7 +238,8 @@ function known(value: object, names: readonly string[], where: string): void {
 /** A time in ms: above 0, and what a timer can hold. `Infinity` only where it is said. */
 function duration(value: unknown, name: string, longest: number): void {
   if (typeof value !== 'number' || Number.isNaN(value)) throw new TypeError(`${name} must be a number of milliseconds`);
-  if (value <= 0 || value > longest) throw new RangeError(`${name} must be above 0 and at most ${longest} ms, not ${value}`);
+  const range = longest === Number.POSITIVE_INFINITY ? 'above 0 ms, or Infinity' : `above 0 and at most ${longest} ms`;
+  if (value <= 0 || value > longest) throw new RangeError(`${name} must be ${range}, not ${value}`);
 }
 
 /** A whole number. */

@@ -111,8 +111,8 @@ export class ResilientClient extends Client {
    *
    * @param change - is told what is there, and returns what is to take its place; asked again where somebody else was quicker
    * @returns the session, with what is kept now
-   * @throws TypeError or RangeError for what cannot be kept (JSON objects; `data` of at most 64 KB); ClosedError where the client is not
-   *   connected; StoreError when others were quicker every time
+   * @throws TypeError or RangeError for what cannot be kept (objects, as JSON keeps them; `data` of at most 64 KB); ClosedError where the
+   *   client is not connected; StoreError when the store fails, or others were quicker every time: nothing was changed
    */
   update(change: (session: UserState) => UserChange): Promise<SessionInfo> {
     return this.#counted(this.#session.update(change));

@@ -277,6 +277,7 @@ function memberKey(target: PoolTarget, { principal, session = DEFAULTS.session }
 }
 
 function targetKey(target: PoolTarget): unknown {
+  if (typeof target !== 'string' && (typeof target !== 'object' || target === null) && typeof target !== 'function') throw new TypeError('a lease needs a server: a URL or a command');
   if (typeof target === 'function') throw new TypeError('a pool needs a URL or a command: of a function it cannot tell whether two make the same');
   if (typeof target === 'string' || target instanceof URL) return URL.canParse(target) ? new URL(target).href : String(target);
   const { command, args = [], env = {}, cwd = null } = target;

@@ -27,6 +27,7 @@ export const presets = {
    * file is told to `onDamaged`; without it, the process warns of it (`MCP_REPRISE_DAMAGED`).
    */
   singleNode({ directory, ...options }: { readonly directory: string } & FileStoreOptions): ConnectOptions {
+    if (typeof directory !== 'string' || directory === '') throw new TypeError('presets.singleNode needs a directory: { directory: \'.sessions\' }');
     return { store: fileStore(directory, options), ttl: 24 * HOUR };
   },
 
@@ -36,7 +37,9 @@ export const presets = {
    * clients on one server each is modest: at most 32 calls in flight, and where the server cannot be reached 10 times in a row,
    * calls fail at once until it can be.
    */
-  fleet({ redis }: { readonly redis: RedisClient }): ConnectOptions {
+  fleet({ redis, ...others }: { readonly redis: RedisClient }): ConnectOptions {
+    const [stranger] = Object.keys(others);
+    if (stranger !== undefined) throw new TypeError(`presets.fleet has no "${stranger}": spread it, and change it there ({ ...presets.fleet({ redis }), ${stranger}: … })`);
     return {
       store: redisStore(redis, { ttl: 25 * HOUR }),
       ttl: 24 * HOUR,

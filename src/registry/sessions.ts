@@ -66,7 +66,11 @@ export class Sessions {
     this.#access = options.access ?? (() => ({}));
   }
 
-  /** The sessions, the last used first. What cannot be read is left out ({@link stats} counts it). */
+  /**
+   * The sessions, the last used first. What cannot be read is left out ({@link stats} counts it).
+   *
+   * @throws StoreError where nothing at all can be read: the store fails, or its encryption key is another
+   */
   async list(filter: SessionFilter = {}): Promise<StoredSession[]> {
     const sessions: StoredSession[] = [];
     await this.#visit(filter, (_entry, session) => void sessions.push(session));
@@ -113,8 +117,7 @@ export class Sessions {
   }
 
   /**
-   * Removes a session, whatever it is, unless another has taken its place meanwhile. A client that is connected to it ends it when it
-   * leaves.
+   * Removes a session, whatever it is, unless another has taken its place meanwhile.
    *
    * @param options - `end`: whether it is ended on its server first (DELETE, at most 2 s), as well as that can be done. Default true.
    * @returns whether it was there
@@ -160,7 +163,7 @@ export class Sessions {
     onError,
     ...options
   }: CleanupOptions & { readonly interval?: number; readonly onError?: (error: unknown) => void } = {}): { stop(): Promise<void> } {
-    checkCleanupOptions({ ...options, interval, ...(onError ? { onError } : {}) });
+    checkCleanupOptions({ ...options, interval, ...(onError ? { onError } : {}) }, 'again');
     const end = new AbortController();
     let running: Promise<void> = Promise.resolve();
     let stopTimer = (): void => {};

@@ -30,6 +30,11 @@ export class Changes {
     }
   }
 
+  dropCursor(): void {
+    const { cursor: _, ...others } = this.#fields;
+    this.#fields = others;
+  }
+
   get isEmpty(): boolean {
     return this.isMinor && this.calls.size === 0 && this.#fields.lastUsedAt === undefined;
   }

@@ -49,6 +49,7 @@ export function createEvents(
   const told = Object.fromEntries(EVENT_NAMES.map((name) => [name, 0])) as EventCounts;
   const tell: Tell = (event, ...args) => {
     told[event]++;
+    if (event === 'warning' && events.listenerCount('warning') === 0) warn(args[0] as Error);
     try {
       (events as unknown as EventEmitter).emit(event, ...args);
     } catch (error) {
@@ -57,3 +58,14 @@ export function createEvents(
   };
   return { events, tell, told };
 }
+
+/** What needs a person's eye is not to pass unseen where nobody listens. Node says it on stderr, once for each text. */
+function warn({ message }: Error): void {
+  if (unheard.has(message) || unheard.size >= MOST_UNHEARD) return;
+  unheard.add(message);
+  const { process } = globalThis as { readonly process?: { emitWarning?(text: string, options: { type: string; code: string }): void } };
+  process?.emitWarning?.(message, { type: 'McpRepriseWarning', code: 'MCP_REPRISE_WARNING' });
+}
+
+const unheard = new Set<string>();
+const MOST_UNHEARD = 100;

@@ -1,4 +1,5 @@
 import { canonical } from '../canonical.ts';
+import { StoreError } from '../errors.ts';
 import type { Lock } from '../storage/store.ts';
 import { Changes } from './changes.ts';
 import { contend } from './contend.ts';
@@ -53,9 +54,9 @@ export class SessionKeeper {
     this.#shelf = new Shelf(options);
   }
 
-  /** How often a use is written, in ms. `undefined` where it makes no difference: the session never expires, or is not stored. */
+  /** How often a use is written, in ms. `undefined` where it makes no difference: the session never expires. */
   get touchInterval(): number | undefined {
-    const ttl = this.#record && !this.#shelf.failed ? this.#ttlOf(this.#record) : Number.POSITIVE_INFINITY;
+    const ttl = this.#record ? this.#ttlOf(this.#record) : Number.POSITIVE_INFINITY;
     return ttl === Number.POSITIVE_INFINITY ? undefined : Math.min(TOUCH_INTERVAL, ttl / 10);
   }
 
@@ -124,7 +125,7 @@ export class SessionKeeper {
       const next = other && (alive || lost.has(other.id)) ? withUsers(fresh, other) : fresh;
       const claimed = { ...next, expiresAt: expiryOf(next, ttl) };
       await this.#shelf.set(claimed, there?.revision ?? null);
-      const isOver = other && other.id !== claimed.id && !lost.has(other.id) && (!alive || Date.now() - other.lastUsedAt > 2 * TOUCH_INTERVAL);
+      const isOver = other && other.id !== claimed.id && !lost.has(other.id) && !alive;
       return { winner: claimed, ...(isOver ? { replaced: other } : {}) };
     };
     const claimed = await contend(attempt).catch((error: unknown) => {
@@ -166,10 +167,10 @@ export class SessionKeeper {
   }
 
   /**
-   * Changes what the user keeps with the session, atomically among all who share the store. Where that fails it is changed in memory;
-   * where it has the session no longer, that is stored anew.
+   * Changes what the user keeps with the session, atomically among all who share the store.
    *
-   * @throws what `askChange` throws; StoreError when others were quicker every time
+   * @throws what `askChange` throws; StoreError when the store fails or the session was removed from it, or others were quicker every
+   *   time: nothing was changed
    */
   async edit(change: (session: UserState) => UserChange): Promise<UserState> {
     const turn = this.#queue.then(() => contend(() => this.#edit(change)));
@@ -198,10 +199,20 @@ export class SessionKeeper {
     return record?.id === id ? record : undefined;
   }
 
-  /** Whether the place in the store is empty or another session's, so that nobody will find this one again. */
+  /**
+   * Whether the place in the store has gone to another session, so that nobody will find this one again. Where it is empty, others may
+   * still be using the session: one that is left on its server costs less than a call whose outcome is unknown.
+   */
   async isDisplaced(id: string): Promise<boolean> {
-    const there = await this.#shelf.get();
-    return !this.#shelf.failed && there?.record?.id !== id;
+    const other = (await this.#shelf.get())?.record;
+    return other !== undefined && other.id !== id;
+  }
+
+  /** Another one listens, and may be further by now. */
+  dropCursor(): void {
+    this.#changes.dropCursor();
+    this.#stopWaiting?.();
+    this.#stopWaiting = undefined;
   }
 
   /** Writes what is not yet written. Never rejects. */
@@ -236,16 +247,29 @@ export class SessionKeeper {
 
   async #edit(change: (session: UserState) => UserChange): Promise<UserState> {
     const there = await this.#shelf.get();
+    this.#checkStore();
     const current = there?.record && this.#isOurs(there.record) ? there.record : undefined;
     const before = current ?? this.#record ?? {};
     const kept = askChange(userState(before), change);
     if (Object.keys(kept).length > 0) {
       if (there && current) await this.#shelf.set(withState(current, kept), there.revision);
-      else if (!there && this.#record && this.#stored) await this.#shelf.set(withState(this.#record, kept), null);
+      else if (!there && this.#record) await this.#storeAnew(withState(this.#record, kept));
+      this.#checkStore();
     }
     const after = withState(before, kept);
     this.#record &&= withState(this.#record, after);
     return userState(after);
+  }
+
+  async #storeAnew(record: SessionRecord): Promise<void> {
+    if (this.#mayBeUnsaved) await this.#shelf.set(record, null);
+    else throw new StoreError('The session was not changed: it was removed from the store.', { advice: 'Close the client and connect again: that makes a session that is stored.' });
+  }
+
+  /** A change in memory only would be gone with the process, or undo what others have changed. */
+  #checkStore(): void {
+    if (!this.#shelf.failed) return;
+    throw new StoreError('The session was not changed: the store fails.', { advice: 'Make the change again when the store works; it is tried again after 30 s.', cause: this.#shelf.lastError });
   }
 
   async #write(leaving: boolean): Promise<void> {
@@ -263,7 +287,7 @@ export class SessionKeeper {
       const current = there?.record;
       if (!there && !this.#shelf.failed) {
         if (this.#mayBeUnsaved) await this.#shelf.set(this.#changedBy(changes, record), null);
-        else if (!leaving) this.#shelf.warn('the session was removed from the store: it is kept in memory only, and ends with this client');
+        else if (!leaving) this.#shelf.warn('the session was removed from the store: it is kept in memory only');
         this.#stored ||= !this.#shelf.failed;
       }
       // Deleted, or replaced by another session: ours has no claim on the place.
@@ -306,8 +330,8 @@ export class SessionKeeper {
     const next = changes.applyTo(record);
     const own = expiryOf(next, this.#options.ttl);
     // Where clients say different things the longest TTL counts: otherwise one of them would lose the session to another's.
-    const others = record.ttl === undefined && record.lastUsedAt <= Date.now() ? (record.expiresAt ?? 0) : 0;
-    return { ...next, expiresAt: own && Math.max(own, others) };
+    const others = record.ttl === undefined && record.lastUsedAt <= Date.now() ? record.expiresAt : own;
+    return { ...next, expiresAt: own === null || others === null ? null : Math.max(own, others) };
   }
 
   #tallyOf({ id }: SessionRecord): string {

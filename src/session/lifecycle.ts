@@ -46,7 +46,7 @@ export class Lifecycle {
   #stopProving = (): void => {};
   /** The session whose notification stream is open. */
   #heard: ActiveSession | undefined;
-  #stopBeat: (() => void) | undefined;
+  #stopBeat = (): void => {};
   #lastUsedAt: number | undefined;
   /** What is kept with a session that is not stored. */
   #cache: Readonly<Record<string, unknown>> = {};
@@ -61,6 +61,7 @@ export class Lifecycle {
       turn: async ({ id }, signal) => (this.stored && id !== undefined ? this.#negotiator.keeper?.lock('stream', signal) : undefined),
       stored: async ({ id }) => (id === undefined ? undefined : ((await this.#negotiator.keeper?.latest(id)) ?? this.record)),
       flush: async () => this.#negotiator.keeper?.flush(),
+      dropCursor: () => this.#negotiator.keeper?.dropCursor(),
     });
     this.#negotiator = new Negotiator(connector, { ...host, onGone: (session, reason) => this.lose(session, reason.message) });
   }
@@ -110,6 +111,7 @@ export class Lifecycle {
     }
     if (stored && this.#host.options.validate !== 'ping') {
       this.#machine.enter({ name: 'resuming', session: stored });
+      this.#beat();
       return stored;
     }
     this.#machine.enter({ name: 'negotiating' });
@@ -136,7 +138,8 @@ export class Lifecycle {
       const scope = this.#scope.signal;
       try {
         const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#negotiator.timeout, message);
-        if (!scope.aborted) this.#open(session);
+        scope.throwIfAborted();
+        this.#open(session);
       } finally {
         await this.#negotiator.endTurn();
       }
@@ -175,7 +178,6 @@ export class Lifecycle {
     this.#reachable = true;
     this.#failures = 0;
     this.#used();
-    this.#beat();
     if (!this.isUnproven(session)) return;
     this.#stopProving();
     this.#machine.enter({ name: 'ready', session });
@@ -267,8 +269,7 @@ export class Lifecycle {
     this.#scope.abort(new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' }));
     this.#renewal = undefined;
     this.#stopProving();
-    this.#stopBeat?.();
-    this.#stopBeat = undefined;
+    this.#stopBeat();
     const quiet = this.#listener.stop();
     // A server that is known to be away need not be waited for, and one that has forgotten the session need not be told.
     const present = state.name !== 'lost' && state.name !== 'backoff' && (this.#reachable || state.name === 'resuming');
@@ -339,6 +340,7 @@ export class Lifecycle {
   #open(session: ActiveSession): void {
     if (!this.#machine.enter({ name: session.resumed ? 'resuming' : 'ready', session })) return;
     this.#cache = {};
+    this.#beat();
     if (session.resumed) return;
     this.#used();
     this.#listen(session);
@@ -346,13 +348,12 @@ export class Lifecycle {
 
   /** A session with a call in flight or an open stream is in use, however long the server says nothing. */
   #beat(): void {
+    this.#stopBeat();
     const interval = this.#negotiator.keeper?.touchInterval;
-    if (interval === undefined || this.#stopBeat) return;
+    if (interval === undefined) return;
     this.#stopBeat = afterIdle(interval, () => {
-      this.#stopBeat = undefined;
       const { session } = this;
-      if (!session || (this.#host.wire.isIdle && this.#heard !== session)) return;
-      this.#used();
+      if (session && (!this.#host.wire.isIdle || this.#heard === session)) this.#used();
       this.#beat();
     });
   }
@@ -381,7 +382,6 @@ export class Lifecycle {
       hear: wire.hearOn(session.link),
       onUp: () => {
         this.#heard = session;
-        this.#beat();
         told = '';
         if (this.state.name === 'degraded') this.#machine.enter({ name: 'ready', session });
       },

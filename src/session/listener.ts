@@ -16,7 +16,12 @@ export interface ListenerHost {
   stored(session: ActiveSession): Promise<SessionRecord | undefined>;
   /** Resolves when what was heard is stored. Never rejects. */
   flush(): Promise<void>;
+  /** What was heard last, and is not stored yet, is not to be. */
+  dropCursor(): void;
 }
+
+/** A turn that is free is given within this time, in ms. */
+const WAITED = 1000;
 
 /**
  * Listens to what a session's server says of its own accord. Of all who share a stored session one at a time does: most servers
@@ -49,7 +54,10 @@ export class Listener {
     // The first stream of a session that this client made: nobody can have missed anything before it.
     let first = !session.resumed;
     while (!signal.aborted) {
+      const asked = performance.now();
       const lock = await this.#host.turn(session, signal);
+      // Somebody else had it, and what came after that was for nobody.
+      if (performance.now() - asked > WAITED) first = false;
       try {
         if (signal.aborted) return;
         const cursor = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
@@ -59,7 +67,8 @@ export class Listener {
         await firstAbort(lock ? [signal, lock.lost] : [signal]);
         stream.stop();
         // The next one goes on from there. A turn that is lost is another's already, who may be further by now.
-        if (lock && !lock.lost.aborted) await this.#host.flush();
+        if (lock?.lost.aborted) this.#host.dropCursor();
+        else if (lock) await this.#host.flush();
       } finally {
         await lock?.release();
       }

@@ -101,14 +101,17 @@ export function readable(text: string): SessionRecord | undefined {
   }
 }
 
-/** Whether a later version of this library has written it: one that knows more of a session than this one would keep. */
-export function isNewer(text: string): boolean {
+/** Why something in a session's place is somebody else's to replace; `undefined` where it is only damaged. */
+export function foreignness(text: string): string | undefined {
+  if (text.startsWith('mcp-reprise:encrypted:')) return 'the session is encrypted (`encryptedStore`)';
   try {
     const value: unknown = JSON.parse(text);
-    return isObject(value) && typeof value['v'] === 'number' && value['v'] > 1;
+    // It knows more of a session than this one would keep.
+    if (isObject(value) && typeof value['v'] === 'number' && value['v'] > 1) return 'a later version of this library has written the session';
   } catch {
-    return false;
+    // Damaged.
   }
+  return undefined;
 }
 
 /** Checks what should be a record, as {@link parseRecord} does. */

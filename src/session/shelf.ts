@@ -4,7 +4,7 @@ import { onAbort } from '../signals.ts';
 import { within } from '../timers.ts';
 import { isConflict } from '../storage/conflict.ts';
 import type { Tell } from './events.ts';
-import { isNewer, readable, type SessionRecord, serializeRecord } from './record.ts';
+import { foreignness, readable, type SessionRecord, serializeRecord } from './record.ts';
 
 export interface ShelfOptions {
   readonly store: Store;
@@ -33,8 +33,9 @@ const REST = 30_000;
  */
 export class Shelf {
   readonly #options: ShelfOptions;
-  /** How often the store has failed. */
+  /** How often the store has failed, and how the last time. */
   failures = 0;
+  lastError: unknown;
   /** On the clock of `performance.now()`. */
   #restsUntil = 0;
   /** From a failure to the next success. */
@@ -53,8 +54,9 @@ export class Shelf {
     const there = await this.#guard((store) => store.get(this.#options.key));
     if (!there) return undefined;
     const record = readable(there.value);
-    if (!record && isNewer(there.value)) {
-      this.fail(new Error('a later version of this library has written the session, and it is left alone'));
+    const foreign = record ? undefined : foreignness(there.value);
+    if (foreign !== undefined) {
+      this.fail(new Error(`${foreign}, and it is left alone`));
       return undefined;
     }
     return { text: there.value, record, revision: there.revision };
@@ -92,6 +94,7 @@ export class Shelf {
     if (!this.#broken) this.warn(`the store failed, so the session is kept in memory only, until the store works again: ${explain(error)}`, error);
     this.#broken = true;
     this.failures++;
+    this.lastError = error;
     this.#restsUntil = performance.now() + REST;
   }
 
@@ -119,7 +122,13 @@ export class Shelf {
 
 /** A lock of a store that may not answer: it is waited for until `signal` aborts, and its release for a while. */
 async function boundedLock(taking: Promise<Lock>, signal: AbortSignal): Promise<Lock> {
-  const release = (lock: Lock): Promise<void> => within(lock.release(), STORE_TIMEOUT).catch(() => undefined);
+  const release = async (lock: Lock): Promise<void> => {
+    try {
+      await within(lock.release(), STORE_TIMEOUT);
+    } catch {
+      // It ends by itself.
+    }
+  };
   let stop = (): void => {};
   const aborted = new Promise<never>((_, reject) => {
     stop = onAbort(signal, () => {

@@ -37,7 +37,7 @@ export function askChange<T extends UserState>(session: T, change: (session: T) 
   const asked: unknown = change(structuredClone(session));
   if (!isObject(asked) || asked instanceof Promise) throw new TypeError('an update must return an object such as { data: { … } }, and no promise');
   const stranger = Object.keys(asked).find((name) => name !== 'metadata' && name !== 'data');
-  if (stranger !== undefined) throw new TypeError(`an update has no "${stranger}"; it knows metadata, data`);
+  if (stranger !== undefined) throw new TypeError(`an update has no "${stranger}"; it knows metadata, data. To keep something, return { data: { … } }`);
   const { metadata, data } = asked as UserChange;
   return {
     ...(metadata === undefined ? {} : { metadata: asJson(metadata, 'metadata') }),

@@ -21,6 +21,10 @@ export type Values = Omit<Store, 'lock'>;
  * @param records - Where the records of the locks are: the same kind of store over a space of keys of its own.
  */
 export function withLocks(values: Values, records: Values): Store {
+  for (const each of [values, records] as readonly unknown[]) {
+    if (typeof each !== 'object' || each === null || typeof (each as Values).set !== 'function') throw new TypeError('withLocks(values, records) needs two stores of values');
+  }
+  if (values === records) throw new TypeError('withLocks(values, records): the records of locks need a space of keys of their own');
   return joined(values, records, casClaimer(records));
 }
 

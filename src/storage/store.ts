@@ -2,10 +2,13 @@
  * Where sessions are kept. Keys and values are strings; a value is opaque to the store.
  *
  * Every write returns a new revision, and a revision is never used twice for one key, not even after a delete: that is what
- * makes compare-and-set safe among processes. A store may fail at any time; its callers degrade, they never fail a call for it.
+ * makes compare-and-set safe among processes. A store may fail at any time, within 3 s; its callers degrade, they never fail a call for it.
+ *
+ * What is no string (or `null`, as `expected` of `set`) is a `TypeError` for each method. Everything else that goes wrong is a
+ * {@link StoreError}, whose text names no key and no value. `storeContract` of `mcp-reprise/testing` examines all of this.
  */
 export interface Store {
-  /** The value and its revision, or `undefined` when there is none. */
+  /** The value and its revision, in an object that is the caller's own, or `undefined` when there is none. */
   get(key: string): Promise<StoredValue | undefined>;
   /**
    * Writes a value and returns its revision.
@@ -20,7 +23,7 @@ export interface Store {
    * @throws {@link ConflictError} when `expected` is given and is not the current revision; nothing was removed.
    */
   delete(key: string, expected?: string): Promise<boolean>;
-  /** The keys that start with `prefix`, in no particular order. */
+  /** The keys that start with `prefix`, in no particular order. A listing that is under way when the store is closed rejects. */
   keys(prefix: string): AsyncIterable<string>;
   /**
    * Takes a lock that is exclusive among all who share the store: processes, tabs, machines. Waits for it as long as it takes.

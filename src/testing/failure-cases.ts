@@ -14,14 +14,14 @@ export function failureCases({ group, check }: Contract): void {
     for (const bad of [undefined, null, 1, {}, Symbol('key')]) {
       check(`is a TypeError: ${typeof bad === 'object' ? JSON.stringify(bad) : String(bad)}`, async ({ store }) => {
         const text = bad as string;
-        await rejects(store.get(text), TypeError);
-        await rejects(store.set(text, 'value'), TypeError);
-        await rejects(store.set('key', text), TypeError);
-        await rejects(store.delete(text), TypeError);
-        await rejects(Promise.resolve().then(() => listed(store, text)), TypeError);
+        await rejects(store.get(text), TypeError, 'get(bad)');
+        await rejects(store.set(text, 'value'), TypeError, "set(bad, 'value')");
+        await rejects(store.set('key', text), TypeError, "set('key', bad)");
+        await rejects(store.delete(text), TypeError, 'delete(bad)');
+        await rejects(Promise.resolve().then(() => listed(store, text)), TypeError, 'keys(bad)');
         if (bad !== undefined && bad !== null) {
-          await rejects(store.set('key', 'value', text), TypeError);
-          await rejects(store.delete('key', text), TypeError);
+          await rejects(store.set('key', 'value', text), TypeError, "set('key', 'value', bad)");
+          await rejects(store.delete('key', text), TypeError, "delete('key', bad)");
         }
         equal(await listed(store, ''), []);
       });

@@ -123,6 +123,8 @@ export interface Contract {
  * @returns The names of the cases that are left out, each with what the adapter lacks.
  */
 export function storeContract({ describe, it }: TestFramework, adapter: StoreAdapter): readonly string[] {
+  if (typeof describe !== 'function' || typeof it !== 'function') throw new TypeError('storeContract({ describe, it }, adapter) needs the describe and it of a test framework');
+  if (typeof adapter?.create !== 'function') throw new TypeError('storeContract needs an adapter with a function create() that makes a store');
   const left: string[] = [];
   let title = '';
   let cases: (() => void)[] = [];

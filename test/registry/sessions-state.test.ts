@@ -131,7 +131,7 @@ describe('what a user keeps with a session', () => {
     expect(client.session).toMatchObject({ metadata: { purpose: 'test' }, data: {} });
   });
 
-  test('is kept in memory where the store fails, which is told once', async () => {
+  test('is not changed where the store fails: that is an error, and told once', async () => {
     const store = memoryStore();
     let broken = false;
     const flaky = altered(store, { set: (key, value, expected) => (broken ? Promise.reject(new Error('full')) : store.set(key, value, expected)) });
@@ -139,13 +139,12 @@ describe('what a user keeps with a session', () => {
     const { warning } = heardFrom(client);
     await client.update(counted);
     broken = true;
-    await client.update(counted);
-    await client.update(counted);
-    expect(client.session.data).toEqual({ n: 3 });
+    for (let i = 0; i < 2; i++) expect(await failure(client.update(counted))).toMatchObject({ code: 'STORE', message: expect.stringContaining('not changed') });
+    expect(client.session.data).toEqual({ n: 1 });
     expect(warning.map(({ message }) => message)).toEqual([expect.stringContaining('full')]);
     await server.forget();
     await say(client, 'echo', { text: 'x' });
-    expect(client.session.data).toEqual({ n: 3 });
+    expect(client.session.data).toEqual({ n: 1 });
   });
 
   test('can be changed over the bare transport too', async () => {

@@ -167,6 +167,25 @@ describe('a session in use is not expired', () => {
     expect((await call).isError).not.toBe(true);
   });
 
+  test('while a call is in flight whose client was idle before, and whose answer brings its own headers', async () => {
+    await using plain = await startServer({ mode: 'json' });
+    const store = memoryStore();
+    const client = await connected(plain.url, { store, listen: false, ttl: 200 });
+    await waitFor(async () => (await only(store)).lastUsedAt < Date.now() - 60);
+    const call = client.callTool({ name: 'work', arguments: { nonce: 'x', ms: 1000 } });
+    expect(await cleaned(store)).toBe(0);
+    await call;
+  });
+
+  test('because another of its clients has a TTL, and this one keeps it for ever', async () => {
+    const store = memoryStore();
+    goesBy(0);
+    await briefly(store, (client) => say(client, 'echo', { text: 'x' }), { ttl: Number.POSITIVE_INFINITY });
+    await briefly(store, (client) => say(client, 'echo', { text: 'x' }), { ttl: 1000 });
+    goesBy(1000 * HOUR);
+    expect(await only(store)).toMatchObject({ state: 'active', expiresAt: null });
+  });
+
   test('while its notification stream is open', async () => {
     const store = memoryStore();
     await connected(server.url, { store, ttl: 200 });

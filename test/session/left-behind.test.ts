@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
-import { memoryStore, Sessions, type Store } from '../../src/index.ts';
+import { memoryStore, type Store } from '../../src/index.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-import { altered, connected, heardFrom, say, timed, wellBehaved, wireOf } from './clients.ts';
+import { altered, connected, failure, heardFrom, say, timed, wellBehaved, wireOf } from './clients.ts';
 
 /** Sessions whose place in the store goes to another, or is lost: none is left on its server for ever, and nothing hangs. */
 
@@ -38,15 +38,6 @@ describe('a stored session is ended on its server', () => {
     expect(await server.sessions()).toEqual([client.session.id]);
   });
 
-  test('when a client with other capabilities replaces it, and nobody has used it for a while', async () => {
-    const store = memoryStore();
-    await left(store);
-    await rewrite(store, { lastUsedAt: Date.now() - 3 * 60_000 });
-    const client = await connected(server.url, { store, listen: false, capabilities: { roots: {} } });
-    await waitFor(async () => (await wireOf(server, 'DELETE')).length === 1);
-    expect(await server.sessions()).toEqual([client.session.id]);
-  });
-
   test('but not when it may still be used: its client ends it on leaving', async () => {
     const store = memoryStore();
     const other = await connected(server.url, { store, listen: false });
@@ -56,28 +47,19 @@ describe('a stored session is ended on its server', () => {
     expect(await server.sessions()).toEqual([client.session.id]);
   });
 
-  test('when it is gone from the store: its client says so, and ends it on leaving', async () => {
+  test('not when its record is gone, and others may be using it: that is told', async () => {
     const store = memoryStore();
     const client = await connected(server.url, { store, listen: false });
+    const other = await connected(server.url, { store, listen: false });
     const { warning } = heardFrom(client);
     for await (const key of store.keys('')) await store.delete(key);
     await client.setLoggingLevel('info');
     await waitFor(() => warning.length === 1);
     expect(warning[0]?.message).toContain('removed from the store');
+    expect(await failure(client.update(() => ({ data: { page: 7 } })))).toMatchObject({ code: 'STORE', message: expect.stringContaining('removed from the store') });
     await client.close();
-    expect(await server.sessions()).toEqual([]);
+    expect(await say(other, 'echo', { text: 'x' })).toBe('x');
   });
-});
-
-test('what a user keeps with a session is stored, also where the session had gone from the store', async () => {
-  const store = memoryStore();
-  const client = await connected(server.url, { store, listen: false });
-  for await (const key of store.keys('')) await store.delete(key);
-  await client.update(() => ({ data: { page: 7 } }));
-  await client.close();
-  const [session] = await new Sessions(store).list();
-  expect(session?.data).toEqual({ page: 7 });
-  expect((await connected(server.url, { store, listen: false })).session.resumed).toBe(true);
 });
 
 test('the session of a later version of this library is left alone, and told of (G8)', async () => {

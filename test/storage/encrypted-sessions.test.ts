@@ -112,7 +112,7 @@ describe('With a store that cannot be read', () => {
 
   it('for a wrong passphrase, a client starts a new session, warns once, and leaves what is stored to who has the right one', async () => {
     const founder = await visit(storeOf(), (client) => say(client, 'echo', { text: 'hello' }, { callId: 'once' }));
-    await expectDegraded(storeOf({ ...QUICK, passphrase: 'wrong' }), founder, /kept in memory only: .*another key or passphrase.*give that key/);
+    await expectDegraded(storeOf({ ...QUICK, passphrase: 'wrong' }), founder, /kept in memory only, .*another key or passphrase.*give that key/);
     expect(await visit(storeOf())).toMatchObject({ id: founder.id, resumed: true, warnings: [] });
   });
 
