@@ -149,5 +149,6 @@ async function boundedLock(taking: Promise<Lock>, signal: AbortSignal): Promise<
 /** A store's own words, and the reason below them. */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? `${error.message} (${error.cause.message})` : error.message;
+  // A browser's error may have a name and no words.
+  return error.cause instanceof Error ? `${error.message} (${error.cause.message || error.cause.name})` : error.message;
 }
