@@ -55,7 +55,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
           return true;
         }
         // Its deadline is due, and says more; on a busy machine the failure may be heard of first.
-        if (next === 'fail' && situation.timeLeft <= 0) await flight.wait('failed at its deadline', (signal) => sleep(0, signal));
+        if (next === 'fail' && situation.timeLeft <= 0 && flight.wanted) await flight.wait('failed at its deadline', (signal) => sleep(0, signal));
         if (next !== 'again') throw explained(error, situation);
         budget.take();
         const delay = Math.max(situation.wait, backoffDelay(backoff, attemptNumber - 1));
