@@ -1,17 +1,50 @@
-import { defaultServerConditions } from 'vite';
+import { playwright } from '@vitest/browser-playwright';
+import { defaultClientConditions, defaultServerConditions } from 'vite';
 import { defineConfig } from 'vitest/config';
+import { CHROMIUM_ARGS, findChromium } from './test/support/chromium.ts';
 
 // Our own condition makes `#platform` mean the source instead of the build.
-const conditions = ['mcp-reprise-source', ...defaultServerConditions];
+const SOURCE = 'mcp-reprise-source';
+const conditions = [SOURCE, ...defaultServerConditions];
+const chromium = await findChromium();
 
-export default defineConfig({
+const node = {
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
+    name: 'node',
     include: ['test/**/*.test.ts'],
+    exclude: ['test/**/*.browser.test.ts'],
+    testTimeout: 30_000,
+    pool: 'forks' as const,
+    provide: { chromium: chromium ?? '' },
+  },
+};
+
+/** What runs inside a page. */
+const browser = {
+  resolve: { conditions: [SOURCE, ...defaultClientConditions] },
+  optimizeDeps: {
+    include: ['@modelcontextprotocol/sdk/client/index.js', '@modelcontextprotocol/sdk/types.js', '@modelcontextprotocol/sdk/client/auth.js', 'p-retry', 'eventemitter3', 'idb-keyval', 'eventsource-parser'],
+  },
+  test: {
+    name: 'chromium',
+    include: ['test/**/*.browser.test.ts'],
+    testTimeout: 30_000,
+    browser: {
+      enabled: true,
+      headless: true,
+      screenshotFailures: false,
+      provider: playwright({ launchOptions: { ...(chromium ? { executablePath: chromium } : {}), args: CHROMIUM_ARGS } }),
+      instances: [{ browser: 'chromium' as const }],
+    },
+  },
+};
+
+export default defineConfig({
+  test: {
     // A real Redis; the tests have its URL by inject('redisUrl').
     globalSetup: ['test/support/redis.ts'],
-    testTimeout: 30_000,
-    pool: 'forks',
+    projects: chromium === undefined ? [node] : [node, browser],
   },
 });
