@@ -1,6 +1,7 @@
 import { CircuitOpenError, reasonOf, UnreachableError } from '../errors.ts';
-import { afterIdle, type Backoff, backoffDelay, sleep } from '../timers.ts';
+import { afterIdle, type Backoff, backoffDelay } from '../timers.ts';
 import { onAbort } from '../signals.ts';
+import { nap, onWake } from '../wake.ts';
 import { outcomeOf } from './verdict.ts';
 
 export interface ReachabilityHost {
@@ -102,7 +103,7 @@ export class Reachability {
     const forget = this.#listen(() => news.abort());
     const release = onAbort(signal, () => news.abort());
     try {
-      await sleep(delay, news.signal).catch(() => {});
+      await nap(delay, news.signal).catch(() => {});
       signal.throwIfAborted();
     } finally {
       forget();
@@ -153,11 +154,19 @@ export class Reachability {
   /** Pings when nobody has asked for `quiet` ms. */
   #pingAfter(quiet: number): void {
     // A process that has nothing else to do need not stay for this: calls that wait have timers of their own.
-    this.#stopPinging = afterIdle(this.#askedAt + quiet - performance.now(), () => {
-      this.#stopPinging = undefined;
+    const stopTimer = afterIdle(this.#askedAt + quiet - performance.now(), () => {
+      this.#stop();
       if (performance.now() < this.#askedAt + quiet) this.#pingAfter(quiet);
       else void this.#ping();
     });
+    const stopWaking = onWake(() => {
+      this.#stop();
+      void this.#ping();
+    });
+    this.#stopPinging = () => {
+      stopTimer();
+      stopWaking();
+    };
   }
 
   async #ping(): Promise<void> {

@@ -1,6 +1,7 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import type { Ending, Link } from '../links/link.ts';
-import { after, type Backoff, backoffDelay, sleep } from '../timers.ts';
+import { after, type Backoff, backoffDelay } from '../timers.ts';
+import { nap } from '../wake.ts';
 import { clampHint } from './hints.ts';
 
 /** What the stream tells its session. */
@@ -104,7 +105,7 @@ export class ServerStream {
       // Only a stream that lasted, or that the server itself ends at its own pace, begins anew: one that says a thing and closes would
       // have us come back for ever at once.
       if (heard && (performance.now() - openedAt >= LASTED || hint >= LASTED_HINT)) attempt = 0;
-      await sleep(Math.max(hint, backoffDelay(RECONNECT, attempt)), signal);
+      await nap(Math.max(hint, backoffDelay(RECONNECT, attempt)), signal, hint);
       attempt++;
     }
   }

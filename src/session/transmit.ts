@@ -1,6 +1,7 @@
 import type { JSONRPCErrorResponse, JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import type { Ending, Exchange, Link } from '../links/link.ts';
-import { afterIdle, after, type Backoff, backoffDelay, sleep } from '../timers.ts';
+import { afterIdle, after, type Backoff, backoffDelay } from '../timers.ts';
+import { nap } from '../wake.ts';
 import type { Correlator, PendingCall } from './correlator.ts';
 import { clampHint } from './hints.ts';
 
@@ -181,7 +182,7 @@ async function resume(passage: Passage, link: Link): Promise<Ending> {
   let silence = SILENCE.first;
   for (let attempt = 0; ; attempt++) {
     const delay = Math.max(passage.hint, attempt === 0 ? 0 : backoffDelay(RESUME, attempt - 1));
-    if (delay > 0) await sleep(delay, signal).catch(() => {});
+    if (delay > 0) await nap(delay, signal, passage.hint).catch(() => {});
     if (passage.over || signal.aborted) return { type: 'aborted' };
 
     const round = new AbortController();
