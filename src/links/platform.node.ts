@@ -12,6 +12,11 @@ export function platformRequester(): Requester {
   return nodeRequester();
 }
 
+/** Node's channels end with the process, and here it is processes that share a session. */
+export function openChannel(_name: string): BroadcastChannel | undefined {
+  return undefined;
+}
+
 /** Makes links to a server that is started as a child process and spoken to over its standard input and output. */
 export function commandConnector({ command, args, env, cwd }: CommandTarget): Connector {
   return {

@@ -7,6 +7,11 @@ export function platformRequester(): Requester {
   return fetchRequester();
 }
 
+/** Where the tabs and workers of an origin hear of each other. */
+export function openChannel(name: string): BroadcastChannel | undefined {
+  return typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel(name);
+}
+
 export function commandConnector({ command }: CommandTarget): Connector {
   throw new TypeError(`a command ("${command}") can be started on Node only; here the target must be a URL or a function that makes a transport`);
 }

@@ -1,6 +1,7 @@
 import type { JSONRPCMessage, JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import { canonical } from '../canonical.ts';
 import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
+import { openChannel } from '#platform';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
 import { after, afterIdle, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
@@ -59,6 +60,7 @@ export class Lifecycle {
     this.#listener = new Listener({
       streamHost: (session) => this.#streamHost(session),
       turn: async ({ id }, signal) => (this.stored && id !== undefined ? this.#negotiator.keeper?.lock('stream', signal) : undefined),
+      channel: ({ id }) => (this.stored && id !== undefined && this.key !== undefined ? openChannel(`mcp-reprise ${this.key}`) : undefined),
       stored: async ({ id }) => (id === undefined ? undefined : ((await this.#negotiator.keeper?.latest(id)) ?? this.record)),
       flush: async () => this.#negotiator.keeper?.flush(),
       dropCursor: () => this.#negotiator.keeper?.dropCursor(),

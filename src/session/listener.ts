@@ -1,4 +1,5 @@
 import type { SessionRecord } from './record.ts';
+import { Relay } from './relay.ts';
 import { ServerStream, type StreamHost } from './server-stream.ts';
 import type { ActiveSession } from './state.ts';
 import type { Lock } from '../storage/store.ts';
@@ -18,6 +19,8 @@ export interface ListenerHost {
   flush(): Promise<void>;
   /** What was heard last, and is not stored yet, is not to be. */
   dropCursor(): void;
+  /** Where those who share the stored session hear of each other; `undefined` where there is no such place. */
+  channel(session: ActiveSession): BroadcastChannel | undefined;
 }
 
 /** A turn that is free is given within this time, in ms. */
@@ -25,7 +28,8 @@ const WAITED = 1000;
 
 /**
  * Listens to what a session's server says of its own accord. Of all who share a stored session one at a time does: most servers
- * allow no more, and some give the stream to whoever asked last. The next in turn goes on from the event where the last one was.
+ * allow no more, and some give the stream to whoever asked last. The next in turn goes on from the event where the last one was. In
+ * browsers the others hear of it what comes.
  */
 export class Listener {
   readonly #host: ListenerHost;
@@ -51,27 +55,34 @@ export class Listener {
   }
 
   async #listen(session: ActiveSession, signal: AbortSignal): Promise<void> {
+    const host = this.#host.streamHost(session);
+    const channel = this.#host.channel(session);
+    const relay = channel && new Relay(channel, session.createdAt, host);
     // The first stream of a session that this client made: nobody can have missed anything before it.
     let first = !session.resumed;
-    while (!signal.aborted) {
-      const asked = performance.now();
-      const lock = await this.#host.turn(session, signal);
-      // Somebody else had it, and what came after that was for nobody.
-      if (performance.now() - asked > WAITED) first = false;
-      try {
-        if (signal.aborted) return;
-        const cursor = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
-        if (signal.aborted) return;
-        const stream = new ServerStream(session.link, this.#host.streamHost(session), { cursor, first });
-        first = false;
-        await firstAbort(lock ? [signal, lock.lost] : [signal]);
-        stream.stop();
-        // The next one goes on from there. A turn that is lost is another's already, who may be further by now.
-        if (lock?.lost.aborted) this.#host.dropCursor();
-        else if (lock) await this.#host.flush();
-      } finally {
-        await lock?.release();
+    try {
+      while (!signal.aborted) {
+        const asked = performance.now();
+        const lock = await this.#host.turn(session, signal);
+        // Somebody else had it, and what came after that was for nobody.
+        if (performance.now() - asked > WAITED) first = false;
+        try {
+          if (signal.aborted) return;
+          const cursor = relay?.cursor ?? (session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined);
+          if (signal.aborted) return;
+          const stream = new ServerStream(session.link, relay?.spread(host) ?? host, { cursor, first });
+          first = false;
+          await firstAbort(lock ? [signal, lock.lost] : [signal]);
+          stream.stop();
+          // The next one goes on from there. A turn that is lost is another's already, who may be further by now.
+          if (lock?.lost.aborted) this.#host.dropCursor();
+          else if (lock) await this.#host.flush();
+        } finally {
+          await lock?.release();
+        }
       }
+    } finally {
+      relay?.close();
     }
   }
 }
