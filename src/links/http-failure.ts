@@ -28,10 +28,12 @@ export interface FailureInput {
   readonly sessionId: string | undefined;
   /** What else the request carried and no error may repeat: the session id, tokens, the user's headers. */
   readonly secrets?: readonly string[];
+  /** A browser may have hidden the session id that the server gave. */
+  readonly hidden?: boolean | undefined;
   readonly now?: number;
 }
 
-export function readHttpFailure({ status, body, header, sessionId, secrets = [], now = Date.now() }: FailureInput): HttpFailure {
+export function readHttpFailure({ status, body, header, sessionId, secrets = [], hidden, now = Date.now() }: FailureInput): HttpFailure {
   const message = parseMessage(body);
   const error = message && 'error' in message ? message : undefined;
   return {
@@ -39,7 +41,7 @@ export function readHttpFailure({ status, body, header, sessionId, secrets = [],
     verdict: verdictOf(status, body, error, sessionId),
     retryAfter: parseRetryAfter(header('retry-after'), now),
     error,
-    text: describe(body, sessionId === undefined ? secrets : [sessionId, ...secrets]),
+    text: describe(body, sessionId === undefined ? secrets : [sessionId, ...secrets]) + (hidden && sessionId === undefined && MISSES_SESSION.test(body) ? HIDDEN : ''),
   };
 }
 
@@ -79,6 +81,9 @@ function saysSessionLost(status: number, body: string, error: JSONRPCErrorRespon
       return false;
   }
 }
+
+const MISSES_SESSION = /session|not initialized/i;
+const HIDDEN = '. If it did give a session id, the browser hides that from this page: the server must send `Access-Control-Expose-Headers: Mcp-Session-Id`';
 
 const SESSION = /\bsession(?:[-_ ]?ids?)?\b/.source;
 const LOST_SESSION = new RegExp(

@@ -166,7 +166,7 @@ export class HttpLink implements Link {
       const said = await glance(reply);
       const secrets = [sessionId, grant?.token, ...Object.values(extra)].filter((secret) => secret !== undefined);
       const body = redirectText(reply, url) ?? said;
-      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId, secrets });
+      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId, secrets, hidden: reply.hidesHeaders });
       // Leaving is not worth a question to the user.
       const challenge = head.method === 'DELETE' ? undefined : challengeOf(reply);
       const isAboutSession = refusal.verdict === 'session-lost' && reply.header('www-authenticate') === undefined;

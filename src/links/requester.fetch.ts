@@ -1,3 +1,5 @@
+import { isOffline } from '../wake.ts';
+import type { CorsFault } from './cors.ts';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic } from './requester.ts';
 
 export type FetchLike = (url: string | URL, init?: RequestInit) => Promise<Response>;
@@ -5,24 +7,40 @@ export type FetchLike = (url: string | URL, init?: RequestInit) => Promise<Respo
 /** A requester over fetch: the browser's, or one that the user gave. */
 export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'headers'> = {}): Requester {
   const traffic: Traffic = { sent: 0, received: 0, streams: 0 };
+  /** Requests that the browser has let through: what fails later is not for its rules. */
+  const letThrough = new Set<string>();
+  const explain = async (url: URL, headers: Record<string, string>, send: FetchLike): Promise<CorsFault | undefined> => {
+    const origin = (globalThis as { location?: { origin?: string } }).location?.origin;
+    if (origin === undefined || origin === url.origin || letThrough.has(kindOf(headers))) return undefined;
+    const { corsFault } = await import('./cors.ts');
+    return corsFault(url, headers, origin, send);
+  };
   return {
     traffic,
     async request({ method, url, headers, body, signal, onDispatched }: HttpRequest): Promise<HttpReply> {
       // Looked up per request, so that a fetch that was patched after the import is the one that is used.
       const send = fetchFn ?? fetch;
       let response: Response;
+      // A browser says of any failure that it failed; but what there is no network for cannot have been sent.
+      if (!fetchFn && isOffline() && !LOOPBACK.test(new URL(url).hostname)) throw new NotSentError('this device is offline');
       if (!signal.aborted) onDispatched?.();
       traffic.sent += body?.length ?? 0;
       try {
         response = await send(url, { ...init, method, headers, signal, redirect: 'manual', ...(body === undefined ? {} : { body }) });
       } catch (error) {
-        throw provesNothingSent(error) ? new NotSentError(describe(error), { cause: error }) : error;
+        if (provesNothingSent(error)) throw new NotSentError(describe(error), { cause: error });
+        const fault = signal.aborted ? undefined : await explain(url, headers, send);
+        if (!fault) throw error;
+        const cause = Object.assign(error as Error, { code: 'ERR_CORS' });
+        throw fault.notSent ? new NotSentError(fault.text, { cause }) : new Error(fault.text, { cause });
       }
+      letThrough.add(kindOf(headers));
       let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
       return {
         // A browser hides a redirect behind status 0.
         status: response.type === 'opaqueredirect' ? 302 : response.status,
         header: (name) => response.headers.get(name) ?? undefined,
+        hidesHeaders: response.type === 'cors',
         read: async (onText) => {
           reader = response.body?.getReader();
           if (reader) await readBody(reader, traffic, onText);
@@ -34,6 +52,14 @@ export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'hea
     close() {},
   };
 }
+
+/** What a browser's rules for other origins look at. */
+function kindOf(headers: Readonly<Record<string, string>>): string {
+  return Object.keys(headers).sort().join();
+}
+
+/** What needs no network. */
+const LOOPBACK = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/;
 
 async function readBody(reader: ReadableStreamDefaultReader<Uint8Array>, traffic: Traffic, onText: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();

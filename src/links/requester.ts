@@ -33,6 +33,8 @@ export interface HttpReply {
   header(name: string): string | undefined;
   /** Feeds the body, decoded, to `onText` as it comes. Resolves at its proper end, rejects when it breaks off. */
   read(onText: (text: string) => void): Promise<void>;
+  /** A browser shows of an answer from another origin only the headers that the server lets it see. */
+  readonly hidesHeaders?: boolean;
   /** Lets the rest of the body go. */
   cancel(): void;
 }
@@ -47,8 +49,8 @@ export class UnreadableError extends Error {
   override readonly name = 'UnreadableError';
 }
 
-/** What no further attempt will change: no such command, no TLS on that port, a certificate that cannot be trusted. */
-const PERMANENT = /^(ENOENT|EACCES|EPROTO|ERR_SSL_.+|ERR_TLS_.+|CERT_.+|UNABLE_TO_(GET|VERIFY|DECRYPT)_.+|(DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED)_.+)$/;
+/** What no further attempt will change: a server that does not let a browser's page speak to it, no such command, no TLS on that port, a certificate that cannot be trusted. */
+const PERMANENT = /^(ERR_CORS|ENOENT|EACCES|EPROTO|ERR_SSL_.+|ERR_TLS_.+|CERT_.+|UNABLE_TO_(GET|VERIFY|DECRYPT)_.+|(DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED)_.+)$/;
 
 /** Whether an error that came before anything was sent will come again. */
 export function isPermanent(error: unknown): boolean {
