@@ -5,6 +5,7 @@ import { backoffDelay, sleep } from '../timers.ts';
 import type { Budget } from './buckets.ts';
 import type { Flight } from './flight.ts';
 import type { Reachability } from './reachability.ts';
+import { nap } from '../wake.ts';
 import { outcomeOf, type Situation, verdictOn } from './verdict.ts';
 
 /** How a call is sent again. */
@@ -62,7 +63,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
         onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: reasonOf(error) });
         // Where nobody was there, news of the server ends the wait; what the server itself asks for is waited out.
         const early = outcome === 'not-sent' && situation.wait === 0;
-        await flight.wait('waited for another attempt', (signal) => (early ? reachability.pause(delay, signal) : sleep(delay, signal)));
+        await flight.wait('waited for another attempt', (signal) => (early ? reachability.pause(delay, signal) : nap(delay, signal, situation.wait)));
         return true;
       },
     });

@@ -22,7 +22,7 @@ const SIMPLE = new Set(['accept', 'content-type']);
 export async function corsFault(url: URL, headers: Readonly<Record<string, string>>, origin: string, send: Fetch): Promise<CorsFault | undefined> {
   const stop = new AbortController();
   const reaches = (init: RequestInit): Promise<boolean> =>
-    send(url, { ...init, redirect: 'manual', signal: stop.signal }).then(
+    send(url, { ...init, signal: stop.signal }).then(
       (response) => {
         void response.body?.cancel().catch(() => undefined);
         return true;

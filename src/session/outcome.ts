@@ -2,6 +2,7 @@ import { BadServerError, DeadlineError, OutcomeUnknownError, RateLimitedError, R
 import type { JSONRPCErrorResponse, JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpFailure } from '../links/http-failure.ts';
 import type { Ending } from '../links/link.ts';
+import { isPermanent } from '../links/requester.ts';
 
 /** The error for a request whose exchange ended without its answer. `what` names it: `tools/call "search"`. */
 export function errorOf(ending: Ending, what: string): Error {
@@ -76,7 +77,7 @@ export function handshakeError(ending: Ending, where: string, pipe: boolean): Er
     case 'not-sent':
       return new UnreachableError(`${where} could not be reached: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: ending.permanent });
     case 'cut':
-      return new UnreachableError(`${where} was there, but the connection broke off during the handshake: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: pipe });
+      return new UnreachableError(`${where} was there, but the connection broke off during the handshake: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: pipe || isPermanent(ending.error) });
     case 'aborted':
       return new UnreachableError(`The handshake with ${where} was given up.`, { permanent: true });
   }

@@ -79,6 +79,8 @@ export interface Behaviour {
   endEmpty: Fault | null;
   /** The id that `initialize` answers instead of the real one. */
   sessionIdHeader: string | null;
+  /** Headers that no page of another origin may see or send, in lower case; '*': it may do nothing at all. */
+  corsRefuses: string[];
 }
 
 /** No fault at all. */
@@ -91,6 +93,7 @@ export const wellBehaved: Readonly<Behaviour> = {
   reply: null,
   endEmpty: null,
   sessionIdHeader: null,
+  corsRefuses: [],
 };
 
 export interface SessionState {

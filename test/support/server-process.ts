@@ -99,10 +99,7 @@ async function adoptSession(id: string): Promise<Session> {
 // ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
-  res.setHeader('access-control-allow-origin', '*');
-  res.setHeader('access-control-allow-headers', '*');
-  res.setHeader('access-control-allow-methods', 'GET, POST, DELETE');
-  res.setHeader('access-control-expose-headers', 'Mcp-Session-Id');
+  allowOtherOrigins(res);
   if (req.method === 'OPTIONS') return void res.writeHead(204).end();
 
   const entry = journal.record(req, res);
@@ -135,6 +132,18 @@ async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> 
     wrapHead(res, (write, status, headers) => write(status, { ...headers, 'mcp-session-id': spoofed }));
   }
   await session.transport.handleRequest(req, res, body);
+}
+
+function allowOtherOrigins(res: ServerResponse): void {
+  const refused = new Set(behaviour.corsRefuses);
+  if (refused.has('*')) return;
+  const allowed = ['accept', 'authorization', 'content-type', 'last-event-id', 'mcp-protocol-version', 'mcp-session-id', 'x-user'];
+  res.setHeader('access-control-allow-origin', '*');
+  res.setHeader('access-control-allow-headers', allowed.filter((name) => !refused.has(name)).join(', '));
+  // A browser would remember for 5 s what was allowed.
+  res.setHeader('access-control-max-age', '0');
+  res.setHeader('access-control-allow-methods', 'GET, POST, DELETE');
+  if (!refused.has('mcp-session-id')) res.setHeader('access-control-expose-headers', 'Mcp-Session-Id');
 }
 
 const isInitialize = ({ rpc }: WireEntry) => rpc.some(({ method }) => method === 'initialize');

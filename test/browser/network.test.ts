@@ -1,0 +1,110 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type FixtureProcess, startServer } from '../support/server.ts';
+import { wellBehaved } from '../support/contract.ts';
+import { waitFor } from '../support/wait.ts';
+import { call, ELSEWHERE, executablePath, open, tab, told, useBrowser, useSite } from './pages.ts';
+
+/** A device without a network, and what a browser's rules for other origins make of a server. */
+
+/** Nothing but news of the network ends such a wait within a test's time. */
+const PATIENT = { retry: { minTimeout: 120_000, maxTimeout: 120_000 } } as const;
+const echoed = (text: string) => [{ type: 'text', text }];
+
+describe.skipIf(!executablePath)('in a browser', () => {
+  const browser = useBrowser();
+  const site = useSite();
+  let server: FixtureProcess;
+  beforeAll(async () => void (server = await startServer()));
+  afterAll(() => server.stop());
+  beforeEach(async () => {
+    await server.behave(wellBehaved);
+    await server.forget();
+    await server.clearRequests();
+  });
+  const elsewhere = () => Object.assign(new URL(server.url), { hostname: ELSEWHERE });
+  const calls = async () => (await server.requests()).flatMap(({ rpc }) => rpc).filter(({ method }) => method === 'tools/call');
+
+  describe('a device that is offline', () => {
+    test('sends nothing and spends no attempt; when it is online again every call is answered at once, and ran once (G1, G2)', async () => {
+      const context = await browser.profile();
+      const page = await tab(context, site.url);
+      await open(page, elsewhere(), PATIENT);
+      await call(page, 'echo', { text: 'before' });
+      await server.clearRequests();
+      await context.setOffline(true);
+      const waiting = Promise.all([call(page, 'echo', { text: 'one' }), call(page, 'echo', { text: 'two' }, { safe: true })]);
+      await waitFor(async () => (await told(page)).filter(({ event }) => event === 'retry').length === 2);
+      expect((await told(page)).filter(({ event }) => event === 'retry').map(({ text }) => text)).toEqual([expect.stringContaining('this device is offline'), expect.stringContaining('this device is offline')]);
+      await context.setOffline(false);
+      expect(await waiting).toEqual([echoed('one'), echoed('two')]);
+      expect(await calls()).toHaveLength(2);
+    });
+
+    test('connects when it is online again', async () => {
+      const context = await browser.profile();
+      const page = await tab(context, site.url);
+      await context.setOffline(true);
+      const opening = open(page, elsewhere(), PATIENT);
+      await page.waitForFunction(() => globalThis.api.told.some(({ text }) => text === 'negotiating'));
+      await context.setOffline(false);
+      await opening;
+      expect(await call(page, 'echo', { text: 'x' })).toEqual(echoed('x'));
+    });
+  });
+
+  test('a page that is looked at again tries at once what it waited for', async () => {
+    const page = await tab(await browser.profile(), site.url);
+    await open(page, server.url, { ...PATIENT, listen: false });
+    await call(page, 'echo', { text: 'before' });
+    await server.kill();
+    const waiting = call(page, 'echo', { text: 'x' }, { safe: true });
+    await waitFor(async () => (await told(page)).some(({ event }) => event === 'retry'));
+    await server.restart();
+    await page.evaluate(() => void document.dispatchEvent(new Event('visibilitychange')));
+    expect(await waiting).toEqual(echoed('x'));
+  });
+
+  describe('a server that does not know the rules for other origins is told which header it must send', () => {
+    test.each([
+      { refuses: ['*'], header: () => `Access-Control-Allow-Origin: ${new URL(site.url).origin}` },
+      { refuses: ['mcp-session-id'], header: () => 'Access-Control-Expose-Headers: Mcp-Session-Id' },
+      { refuses: ['mcp-protocol-version'], header: () => /does not let this page send mcp-protocol-version: .*Access-Control-Allow-Headers: .*mcp-protocol-version/ },
+      { refuses: ['content-type'], header: () => /does not let this page send content-type: .*Access-Control-Allow-Headers: content-type/ },
+    ])('$refuses', async ({ refuses, header }) => {
+      await server.behave({ corsRefuses: refuses });
+      const page = await tab(await browser.profile(), site.url);
+      await expect(open(page, server.url, { listen: false })).rejects.toThrow(header());
+    });
+
+    test('and a call that the browser did not let out was not sent', async () => {
+      const page = await tab(await browser.profile(), site.url);
+      await open(page, server.url, { listen: false });
+      await call(page, 'echo', { text: 'before' });
+      await server.clearRequests();
+      // A new session has a new set of headers for the browser to ask about.
+      await server.behave({ corsRefuses: ['mcp-session-id'] });
+      const next = await tab(page.context(), site.url);
+      await open(next, server.url, { listen: false });
+      await expect(call(next, 'echo', { text: 'x' })).rejects.toThrow(/does not let this page send mcp-session-id/);
+      expect(await next.evaluate(() => globalThis.api.history().at(-1)?.outcome)).toBe('not-sent');
+      expect(await calls()).toEqual([]);
+    });
+  });
+});
+
+describe.skipIf(!executablePath)('under a content-security policy without unsafe-eval', () => {
+  const browser = useBrowser();
+  const site = useSite({ csp: "default-src 'none'; script-src 'self'; connect-src *" });
+
+  test('everything of ours works; of the SDK, its default validator is to be replaced where tools have output schemas', async () => {
+    await using server = await startServer();
+    const page = await tab(await browser.profile(), site.url);
+    await open(page, server.url);
+    expect(await call(page, 'echo', { text: 'x' })).toEqual(echoed('x'));
+    await expect(page.evaluate(() => globalThis.api.listTools())).rejects.toThrow(/unsafe-eval/);
+    await page.evaluate(() => globalThis.api.close());
+    await open(page, server.url, { cfworker: true });
+    expect(await page.evaluate(() => globalThis.api.listTools())).toBeGreaterThan(5);
+    expect(await call(page, 'sum', { a: 1, b: 2 })).toEqual(echoed('3'));
+  });
+});

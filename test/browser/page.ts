@@ -1,0 +1,65 @@
+import { CfWorkerJsonSchemaValidator } from '@modelcontextprotocol/sdk/validation/cfworker';
+import { LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { type CallRecord, type ConnectOptions, connect, type ResilientClient, type SessionEvents } from '../../src/index.ts';
+import { indexedDbStore } from '../../src/browser.ts';
+
+export type PageOptions = Pick<ConnectOptions, 'retry' | 'timeout' | 'listen' | 'session' | 'principal'> & {
+  /** The SDK's validator that needs no `unsafe-eval`. */
+  readonly cfworker?: boolean;
+};
+
+/** What a page of the tests has at hand: one client, and what it has told. Only what can be cloned goes to the test. */
+export interface PageApi {
+  open(url: string, options?: PageOptions): Promise<{ readonly resumed: boolean; readonly id: string | undefined }>;
+  listTools(): Promise<number>;
+  call(name: string, args?: Record<string, unknown>, options?: { readonly callId?: string; readonly safe?: boolean; readonly timeout?: number }): Promise<unknown>;
+  close(): Promise<void>;
+  end(): Promise<void>;
+  state(): string;
+  history(): readonly CallRecord[];
+  /** The texts of the server's log messages, in the order in which they came. */
+  readonly heard: string[];
+  readonly told: { readonly event: keyof SessionEvents; readonly text: string }[];
+}
+
+let client: ResilientClient | undefined;
+const the = (): ResilientClient => {
+  if (!client) throw new Error('open() first');
+  return client;
+};
+
+const api: PageApi = {
+  heard: [],
+  told: [],
+  async open(url, { cfworker, ...options } = {}) {
+    const tell = (event: keyof SessionEvents) => (info: unknown) => {
+      const { reason, message, to } = info as { reason?: string; message?: string; to?: string };
+      api.told.push({ event, text: reason ?? message ?? to ?? '' });
+    };
+    const events = ['state', 'reset', 'resumed', 'degraded', 'cursorLost', 'warning', 'retry'] as const;
+    const on = Object.fromEntries(events.map((event) => [event, tell(event)]));
+    client = await connect(url, { ...options, ...(cfworker ? { client: { jsonSchemaValidator: new CfWorkerJsonSchemaValidator() } } : {}), store: indexedDbStore(), on });
+    client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => void api.heard.push(String(params.data)));
+    const { resumed, id } = client.session;
+    return { resumed, id };
+  },
+  listTools: async () => (await the().listTools()).tools.length,
+  call: async (name, args = {}, options = {}) => (await the().callTool({ name, arguments: args }, undefined, options)).content,
+  close: () => the().close(),
+  end: () => the().end(),
+  state: () => the().session.state,
+  history: () => the().history(),
+};
+Object.assign(globalThis, { api });
+
+
+// As a worker it is told what to do, and answers.
+if (typeof document === 'undefined') {
+  globalThis.onmessage = async ({ data }: MessageEvent<{ method: 'open' | 'call' | 'close'; args: unknown[] }>) => {
+    try {
+      globalThis.postMessage({ result: await (api[data.method] as (...args: unknown[]) => unknown)(...data.args), heard: api.heard });
+    } catch (error) {
+      globalThis.postMessage({ error: String(error) });
+    }
+  };
+}
