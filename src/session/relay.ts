@@ -58,7 +58,6 @@ export class Relay {
   }
 
   #tell(what: Omit<Told, 'session'>): void {
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a channel is of one origin
     this.#channel.postMessage({ session: this.#session, ...what } satisfies Told);
   }
 }

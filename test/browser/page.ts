@@ -11,6 +11,7 @@ export type PageOptions = Pick<ConnectOptions, 'retry' | 'timeout' | 'listen' | 
 /** What a page of the tests has at hand: one client, and what it has told. Only what can be cloned goes to the test. */
 export interface PageApi {
   open(url: string, options?: PageOptions): Promise<{ readonly resumed: boolean; readonly id: string | undefined }>;
+  setLevel(level: 'info'): Promise<void>;
   listTools(): Promise<number>;
   call(name: string, args?: Record<string, unknown>, options?: { readonly callId?: string; readonly safe?: boolean; readonly timeout?: number }): Promise<unknown>;
   close(): Promise<void>;
@@ -43,6 +44,7 @@ const api: PageApi = {
     const { resumed, id } = client.session;
     return { resumed, id };
   },
+  setLevel: async (level) => void (await the().setLoggingLevel(level)),
   listTools: async () => (await the().listTools()).tools.length,
   call: async (name, args = {}, options = {}) => (await the().callTool({ name, arguments: args }, undefined, options)).content,
   close: () => the().close(),
