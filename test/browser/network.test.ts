@@ -64,6 +64,34 @@ describe.skipIf(!executablePath)('in a browser', () => {
     expect(await waiting).toEqual(echoed('x'));
   });
 
+  test('a device that slept for an hour does not make up for it: it asks for nothing, and goes on', async () => {
+    const context = await browser.profile();
+    await context.clock.install();
+    const page = await tab(context, site.url);
+    await open(page, server.url);
+    await call(page, 'echo', { text: 'before' });
+    await waitFor(async () => (await server.requests()).some(({ http, status }) => http === 'GET' && status === 200));
+    await server.clearRequests();
+    await context.clock.fastForward('01:00:00');
+    expect(await call(page, 'echo', { text: 'x' })).toEqual(echoed('x'));
+    expect((await server.requests()).flatMap(({ rpc }) => rpc.map(({ method }) => method))).toEqual(['tools/call']);
+  });
+
+  test('calls whose time is over when the device wakes up fail together, once each, and leave nothing waiting', async () => {
+    const context = await browser.profile();
+    await context.clock.install();
+    const page = await tab(context, site.url);
+    await open(page, server.url, { listen: false });
+    const slow = Promise.allSettled(Array.from({ length: 4 }, (_, i) => call(page, 'work', { nonce: `slept ${i}`, ms: 60_000 }, { timeout: 30_000 })));
+    await waitFor(async () => (await server.executions()).filter(({ nonce }) => nonce.startsWith('slept')).length === 4);
+    await server.clearRequests();
+    await context.clock.fastForward('01:00:00');
+    for (const each of await slow) expect(String((each as PromiseRejectedResult).reason)).toContain('DeadlineError');
+    await waitFor(async () => (await server.requests()).length === 4);
+    expect((await server.requests()).flatMap(({ rpc }) => rpc.map(({ method }) => method))).toEqual(Array.from({ length: 4 }, () => 'notifications/cancelled'));
+    expect(await call(page, 'echo', { text: 'x' })).toEqual(echoed('x'));
+  });
+
   describe('a server that does not know the rules for other origins is told which header it must send', () => {
     test.each([
       { refuses: ['*'], header: () => `Access-Control-Allow-Origin: ${new URL(site.url).origin}` },
