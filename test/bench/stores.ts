@@ -8,13 +8,18 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
+import { chromium } from 'playwright';
 import { createClient } from 'redis';
 import { connect, encryptedStore, memoryStore, type Store } from '../../src/index.ts';
 import { fileStore } from '../../src/node.ts';
 import { redisStore } from '../../src/redis.ts';
+import type { PageApi } from '../browser/page.ts';
+import { CHROMIUM_ARGS, findChromium } from '../support/chromium.ts';
 import { startEverything } from '../support/everything.ts';
 import { startRedis } from '../support/redis.ts';
+import { startSite } from '../support/site.ts';
 
+const IN_BROWSER = 'indexedDbStore(), in Chromium';
 const ROUNDS = 20;
 const SETS = 20;
 const MEASURES = ['get', 'set', 'connect', 'first answer'] as const;
@@ -34,6 +39,10 @@ const stores: Record<string, Store> = {
   'redisStore(), ioredis': redisStore(ioRedis, { prefix: `${prefix}b:` }),
   'encryptedStore(fileStore())': encryptedStore(fileStore(join(directory, 'encrypted')), key),
 };
+declare global {
+  var api: PageApi;
+}
+
 const samples = new Map<string, number[]>();
 let size = 0;
 
@@ -67,6 +76,23 @@ async function withStore(name: string, store: Store): Promise<void> {
   }
 }
 
+/** In a page of its own: its connections to the server are those of a browser, and so is its clock, which counts in steps of 0.1 ms. */
+async function inBrowser(): Promise<void> {
+  const executablePath = await findChromium();
+  if (executablePath === undefined) return;
+  await using site = await startSite();
+  const browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGS });
+  try {
+    const page = await browser.newPage();
+    await page.goto(site.url.href);
+    await page.waitForFunction(() => 'api' in globalThis);
+    const taken = await page.evaluate(([url, rounds]) => globalThis.api.measure(url, rounds), [server.url.href, ROUNDS] as const);
+    for (const [measure, times] of Object.entries(taken)) samples.set(`${IN_BROWSER}/${measure}`, times);
+  } finally {
+    await browser.close();
+  }
+}
+
 function note(name: string, measure: Measure, since: number): void {
   const id = `${name}/${measure}`;
   samples.set(id, [...(samples.get(id) ?? []), performance.now() - since]);
@@ -90,9 +116,10 @@ try {
     const turns = [withoutStore, ...Object.entries(stores).map(([name, store]) => () => withStore(name, store))];
     for (const turn of turns.sort(() => Math.random() - 0.5)) await turn();
   }
+  await inBrowser();
   console.log(`ms, medians of ${ROUNDS} rounds, a record of ${(size / 1000).toFixed(1)} kB, Node ${process.versions.node}\n`);
   console.log(`| store | ${MEASURES.join(' | ')} |\n|---|---|---|---|---|`);
-  for (const name of ['none', ...Object.keys(stores)]) console.log(`| ${name} | ${MEASURES.map((measure) => median(name, measure)).join(' | ')} |`);
+  for (const name of ['none', ...Object.keys(stores), IN_BROWSER]) console.log(`| ${name} | ${MEASURES.map((measure) => median(name, measure)).join(' | ')} |`);
 } finally {
   for (const store of Object.values(stores)) await store.close();
   for await (const each of nodeRedis.scanIterator({ MATCH: `${prefix}*` })) if (each.length > 0) await nodeRedis.del(each);

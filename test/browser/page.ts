@@ -14,6 +14,8 @@ export interface PageApi {
   setLevel(level: 'info'): Promise<void>;
   listTools(): Promise<number>;
   call(name: string, args?: Record<string, unknown>, options?: { readonly callId?: string; readonly safe?: boolean; readonly timeout?: number }): Promise<unknown>;
+  /** How long each `connect()` with the stored session takes, and each read and compare-and-set of its record, in ms. */
+  measure(url: string, rounds: number): Promise<Record<'connect' | 'first answer' | 'get' | 'set', number[]>>;
   close(): Promise<void>;
   end(): Promise<void>;
   state(): string;
@@ -47,6 +49,30 @@ const api: PageApi = {
   setLevel: async (level) => void (await the().setLoggingLevel(level)),
   listTools: async () => (await the().listTools()).tools.length,
   call: async (name, args = {}, options = {}) => (await the().callTool({ name, arguments: args }, undefined, options)).content,
+  async measure(url, rounds) {
+    const taken: Awaited<ReturnType<PageApi['measure']>> = { connect: [], 'first answer': [], get: [], set: [] };
+    const timed = async <T>(name: keyof typeof taken, since: number, task: Promise<T>): Promise<T> => {
+      const result = await task;
+      taken[name].push(performance.now() - since);
+      return result;
+    };
+    const store = indexedDbStore();
+    for (let round = 0; round <= rounds; round++) {
+      const started = performance.now();
+      const each = await timed('connect', started, connect(url, { store, listen: false }));
+      await timed('first answer', started, each.ping());
+      // The first one makes the session, with its list of tools.
+      if (round === 0) await each.listTools();
+      const key = each.session.key ?? '';
+      await each.close();
+      for (let i = 0; i < 20; i++) {
+        const there = await timed('get', performance.now(), store.get(key));
+        await timed('set', performance.now(), store.set(key, there?.value ?? '', there?.revision));
+      }
+      if (round === 0) for (const list of Object.values(taken)) list.length = 0;
+    }
+    return taken;
+  },
   close: () => the().close(),
   end: () => the().end(),
   state: () => the().session.state,
