@@ -44,6 +44,7 @@ export function onWake(task: () => void): () => void {
  */
 export async function nap(delay: number, signal: AbortSignal, least = 0): Promise<void> {
   if (least > 0) await sleep(least, signal);
+  if (delay <= least) return signal.throwIfAborted();
   const over = new AbortController();
   const stopWaking = onWake(() => over.abort());
   const release = onAbort(signal, () => over.abort());
