@@ -4,7 +4,7 @@ import { sleep } from './timers.ts';
 /** What a browser tells of its device, to pages and workers. Elsewhere nothing is ever told. */
 interface Device {
   readonly navigator?: { readonly onLine?: boolean };
-  readonly document?: EventTarget & { readonly visibilityState?: string };
+  readonly document?: Partial<EventTarget> & { readonly visibilityState?: string };
   addEventListener?(type: string, listener: () => void): void;
   removeEventListener?(type: string, listener: () => void): void;
 }
@@ -19,9 +19,13 @@ export function isOffline(): boolean {
 const tasks = new Set<{ readonly run: () => void }>();
 
 const wake = (): void => {
-  if (device.document?.visibilityState === 'hidden' || isOffline()) return;
   // Not over a copy: a task may take back those that come after it.
   for (const { run } of tasks) run();
+};
+
+/** A page that is left behind has nothing to wake for; one whose network comes back has, also in the background. */
+const look = (): void => {
+  if (device.document?.visibilityState === 'visible') wake();
 };
 
 /**
@@ -60,5 +64,5 @@ export async function nap(delay: number, signal: AbortSignal, least = 0): Promis
 function listen(how: 'addEventListener' | 'removeEventListener'): void {
   // Node has neither.
   device[how]?.('online', wake);
-  device.document?.[how]('visibilitychange', wake);
+  device.document?.[how]?.('visibilitychange', look);
 }

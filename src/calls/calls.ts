@@ -12,7 +12,7 @@ import { type CallRecord, History } from './history.ts';
 import { CallMetrics, type MetricsSnapshot } from './metrics.ts';
 import { Reachability } from './reachability.ts';
 import { type Retry, retrying } from './retry.ts';
-import { outcomeOf } from './verdict.ts';
+import { isOfflineError, outcomeOf } from './verdict.ts';
 
 /** What one attempt is made with. */
 export interface Attempt {
@@ -302,8 +302,9 @@ export class Calls {
   #heard(error: unknown, flight: Flight): void {
     if (flight.signal.aborted) return;
     const outcome = outcomeOf(error);
-    if (outcome === 'not-sent') this.#reachability.down(error as Error);
-    else if (outcome === 'answered' || outcome === 'busy' || outcome === 'refused' || outcome === 'lost') this.#reachability.up();
+    if (outcome === 'not-sent') {
+      if (!isOfflineError(error)) this.#reachability.down(error as Error);
+    } else if (outcome === 'answered' || outcome === 'busy' || outcome === 'refused' || outcome === 'lost') this.#reachability.up();
   }
 
   #note(record: CallRecord): void {

@@ -6,7 +6,7 @@ import type { Budget } from './buckets.ts';
 import type { Flight } from './flight.ts';
 import type { Reachability } from './reachability.ts';
 import { nap } from '../wake.ts';
-import { outcomeOf, type Situation, verdictOn } from './verdict.ts';
+import { isOfflineError, outcomeOf, type Situation, verdictOn } from './verdict.ts';
 
 /** How a call is sent again. */
 export type Retry = Required<Omit<RetryOptions, 'budget'>> | false;
@@ -23,6 +23,8 @@ export interface RetryContext {
 
 /** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or nobody waits for the call any more. */
 export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, retry, budget, reachability, onRetry }: RetryContext): Promise<T> {
+  /** Attempts that were none: the device had no network. */
+  let offline = 0;
   const backoff = { min: 0, max: 0, factor: 1, ...(retry ? { min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor } : {}), floor: 0 };
   try {
     return await pRetry(attempt, {
@@ -34,11 +36,16 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
       shouldRetry: async ({ error, attemptNumber }) => {
         const outcome = outcomeOf(error);
         flight.note(outcome, error);
+        if (retry && outcome === 'not-sent' && isOfflineError(error)) {
+          if (offline++ === 0) onRetry({ attempt: attemptNumber, delay: Number.POSITIVE_INFINITY, reason: reasonOf(error) });
+          await flight.wait('waited for the network', (signal) => nap(OFFLINE_LOOK, signal));
+          return true;
+        }
         const situation: Situation = {
           outcome,
           resumable: false,
           safe,
-          attempt: attemptNumber,
+          attempt: attemptNumber - offline,
           retries: retry ? retry.retries : 0,
           wait: retryAfterOf(error),
           timeLeft: flight.left,
@@ -59,7 +66,7 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
         if (next === 'fail' && situation.timeLeft <= 0 && flight.wanted) await flight.wait('failed at its deadline', (signal) => sleep(0, signal));
         if (next !== 'again') throw explained(error, situation);
         budget.take();
-        const delay = Math.max(situation.wait, backoffDelay(backoff, attemptNumber - 1));
+        const delay = Math.max(situation.wait, backoffDelay(backoff, situation.attempt - 1));
         onRetry({ attempt: attemptNumber, delay: Math.round(delay), reason: reasonOf(error) });
         // Where nobody was there, news of the server ends the wait; what the server itself asks for is waited out.
         const early = outcome === 'not-sent' && situation.wait === 0;
@@ -74,6 +81,9 @@ export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, ret
     throw error;
   }
 }
+
+/** A device that says nothing when its network comes back is looked at again after this time, in ms. */
+const OFFLINE_LOOK = 30_000;
 
 function retryAfterOf(error: Error): number {
   return error instanceof RepriseError && 'retryAfter' in error && typeof error.retryAfter === 'number' ? error.retryAfter : 0;

@@ -97,6 +97,14 @@ export function outcomeOf(error: unknown): Outcome {
   return 'ended';
 }
 
+/** This device has no network: that says nothing of the server. */
+export function isOfflineError(error: unknown): boolean {
+  for (let each = error; each instanceof Error; each = each.cause) {
+    if ((each as { code?: unknown }).code === 'ERR_OFFLINE') return true;
+  }
+  return false;
+}
+
 /** An error that comes of an answer: the server's own, or a schema's that the answer does not fit. Anything else was thrown here. */
 function isAnswer(error: unknown): boolean {
   return error instanceof Error && (typeof (error as { code?: unknown }).code === 'number' || 'issues' in error);

@@ -274,7 +274,7 @@ async function glance(reply: HttpReply): Promise<string> {
 }
 
 /** Whether an event id can go back to the server in a header. Nothing is resumed from one that cannot. */
-function isEventId(id: string): boolean {
+export function isEventId(id: string): boolean {
   return id.length <= 1024 && /^[\x20-\x7e\x80-\uffff]+$/.test(id);
 }
 

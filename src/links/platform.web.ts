@@ -9,7 +9,12 @@ export function platformRequester(): Requester {
 
 /** Where the tabs and workers of an origin hear of each other. */
 export function openChannel(name: string): BroadcastChannel | undefined {
-  return typeof BroadcastChannel === 'undefined' ? undefined : new BroadcastChannel(name);
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    // There is none, or the page may not have it.
+    return undefined;
+  }
 }
 
 export function commandConnector({ command }: CommandTarget): Connector {

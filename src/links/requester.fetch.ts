@@ -1,5 +1,5 @@
 import { isOffline } from '../wake.ts';
-import type { CorsFault } from './cors.ts';
+import { corsFault } from './cors.ts';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic } from './requester.ts';
 
 export type FetchLike = (url: string | URL, init?: RequestInit) => Promise<Response>;
@@ -9,30 +9,29 @@ export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'hea
   const traffic: Traffic = { sent: 0, received: 0, streams: 0 };
   /** Requests that the browser has let through: what fails later is not for its rules. */
   const letThrough = new Set<string>();
-  const explain = async (url: URL, headers: Record<string, string>, send: FetchLike): Promise<CorsFault | undefined> => {
+  const explain = async ({ method, url, headers, signal }: HttpRequest, send: FetchLike): Promise<string | undefined> => {
     const origin = (globalThis as { location?: { origin?: string } }).location?.origin;
-    if (origin === undefined || origin === url.origin || letThrough.has(kindOf(headers))) return undefined;
-    const { corsFault } = await import('./cors.ts');
-    return corsFault(url, headers, origin, send);
+    if (method === 'DELETE' || signal.aborted || origin === undefined || origin === url.origin || letThrough.has(kindOf(headers))) return undefined;
+    return corsFault(url, headers, origin, send, signal);
   };
   return {
     traffic,
-    async request({ method, url, headers, body, signal, onDispatched }: HttpRequest): Promise<HttpReply> {
+    async request(request: HttpRequest): Promise<HttpReply> {
+      const { method, url, headers, body, signal, onDispatched } = request;
       // Looked up per request, so that a fetch that was patched after the import is the one that is used.
       const send = fetchFn ?? fetch;
       let response: Response;
       // A browser says of any failure that it failed; but what there is no network for cannot have been sent.
-      if (!fetchFn && isOffline() && !LOOPBACK.test(new URL(url).hostname)) throw new NotSentError('this device is offline');
+      if (!fetchFn && isOffline() && !LOOPBACK.test(new URL(url).hostname)) throw Object.assign(new NotSentError('this device is offline'), { code: 'ERR_OFFLINE' });
       if (!signal.aborted) onDispatched?.();
       traffic.sent += body?.length ?? 0;
       try {
         response = await send(url, { ...init, method, headers, signal, redirect: 'manual', ...(body === undefined ? {} : { body }) });
       } catch (error) {
         if (provesNothingSent(error)) throw new NotSentError(describe(error), { cause: error });
-        const fault = signal.aborted ? undefined : await explain(url, headers, send);
-        if (!fault) throw error;
-        const cause = Object.assign(error as Error, { code: 'ERR_CORS' });
-        throw fault.notSent ? new NotSentError(fault.text, { cause }) : new Error(fault.text, { cause });
+        const fault = await explain(request, send);
+        if (fault === undefined) throw error;
+        throw Object.assign(new Error(fault, { cause: error }), { code: 'ERR_CORS' });
       }
       letThrough.add(kindOf(headers));
       let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
@@ -58,8 +57,8 @@ function kindOf(headers: Readonly<Record<string, string>>): string {
   return Object.keys(headers).sort().join();
 }
 
-/** What needs no network. */
-const LOOPBACK = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/;
+/** What needs no network, or one that the device may not count as such. */
+const LOOPBACK = /^(localhost|.*\.(localhost|local)|127(\.\d+){3}|0\.0\.0\.0|\[::1\])$/;
 
 async function readBody(reader: ReadableStreamDefaultReader<Uint8Array>, traffic: Traffic, onText: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();

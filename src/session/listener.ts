@@ -68,7 +68,8 @@ export class Listener {
         if (performance.now() - asked > WAITED) first = false;
         try {
           if (signal.aborted) return;
-          const cursor = relay?.cursor ?? (session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined);
+          const stored = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
+          const cursor = relay?.cursor ?? stored;
           if (signal.aborted) return;
           const stream = new ServerStream(session.link, relay?.spread(host) ?? host, { cursor, first });
           first = false;

@@ -1,4 +1,5 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+import { isEventId } from '../links/http-link.ts';
 import type { StreamHost } from './server-stream.ts';
 
 type Heard = Pick<StreamHost, 'hear' | 'onCursor' | 'onCursorLost'>;
@@ -28,8 +29,9 @@ export class Relay {
     channel.onmessage = ({ data }: MessageEvent<unknown>) => {
       const told = (data ?? {}) as Partial<Told>;
       if (told.session !== session) return;
-      if (told.message?.jsonrpc === '2.0') heard.hear(told.message);
-      if (typeof told.cursor === 'string') this.cursor = told.cursor;
+      const { message, cursor } = told;
+      if (message?.jsonrpc === '2.0' && !('method' in message && 'id' in message)) heard.hear(message);
+      if (typeof cursor === 'string' && isEventId(cursor)) this.cursor = cursor;
       if (typeof told.gap === 'string') heard.onCursorLost(told.gap);
     };
   }
@@ -43,6 +45,7 @@ export class Relay {
         host.hear(message);
       },
       onCursor: (cursor) => {
+        this.cursor = cursor;
         this.#tell({ cursor });
         host.onCursor(cursor);
       },

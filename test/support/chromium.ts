@@ -17,14 +17,17 @@ const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-s
 export const CHROMIUM_ARGS = ['--no-sandbox', '--disable-dev-shm-usage'];
 
 /**
- * A real Chromium for the tests: the one of `CHROMIUM_PATH`, else one from the PATH, else the one that comes in an npm package, else
- * Debian's, which is installed. `undefined` where there is none; with `CI=true` that is an error.
+ * A real Chromium for the tests: the one of `CHROMIUM_PATH`, else one from the PATH, else the one that comes in an npm package, else,
+ * with `CI=true`, Debian's, which is installed. `undefined` where there is none; with `CI=true` that is an error.
  */
 export async function findChromium(): Promise<string | undefined> {
   const given = process.env['CHROMIUM_PATH'];
   if (given) return given;
   try {
-    return (await fromPath()) ?? (await fromPackage()) ?? (await fromDebian());
+    const found = (await fromPath()) ?? (await fromPackage());
+    // Nothing is installed on a person's machine.
+    if (found !== undefined || process.env['CI'] === 'true') return found ?? (await fromDebian());
+    throw new Error('there is none');
   } catch (error) {
     if (process.env['CI'] === 'true') throw new Error('The tests in a browser need a Chromium.', { cause: error });
     console.warn(`\n!!! NO CHROMIUM: THE TESTS IN A BROWSER ARE SKIPPED. Install one, or set CHROMIUM_PATH. (${(error as Error).message.trim()})\n`);
