@@ -16,6 +16,8 @@ export interface PageApi {
   call(name: string, args?: Record<string, unknown>, options?: { readonly callId?: string; readonly safe?: boolean; readonly timeout?: number }): Promise<unknown>;
   /** How long each `connect()` with the stored session takes, and each read and compare-and-set of its record, in ms. */
   measure(url: string, rounds: number): Promise<Record<'connect' | 'first answer' | 'get' | 'set', number[]>>;
+  /** Whether a durable call can be joined by the next page: its first event is in the store. */
+  isNoted(): Promise<boolean>;
   close(): Promise<void>;
   end(): Promise<void>;
   state(): string;
@@ -72,6 +74,11 @@ const api: PageApi = {
       if (round === 0) for (const list of Object.values(taken)) list.length = 0;
     }
     return taken;
+  },
+  async isNoted() {
+    const store = indexedDbStore();
+    for await (const key of store.keys('call/')) if ((await store.get(key))?.value.includes('"token"')) return true;
+    return false;
   },
   close: () => the().close(),
   end: () => the().end(),

@@ -57,7 +57,7 @@ describe.skipIf(!executablePath)('in a browser', () => {
       call(...job).catch(() => {});
       await waitFor(async () => (await server.executions()).length === 1);
       // Its first event has come, and is noted.
-      await page.waitForTimeout(500);
+      await waitFor(() => page.evaluate(() => globalThis.api.isNoted()));
       await page.reload();
       await page.waitForFunction(() => 'api' in globalThis);
       await open(page, server.url);

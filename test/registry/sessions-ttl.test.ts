@@ -157,12 +157,12 @@ describe('the TTL', () => {
 });
 
 describe('a session in use is not expired', () => {
-  const cleaned = (store: Store) => waitFor(async () => Date.now() > (await only(store)).createdAt + 400).then(() => new Sessions(store).cleanupExpired());
+  const cleaned = (store: Store) => waitFor(async () => Date.now() > (await only(store)).createdAt + 2000).then(() => new Sessions(store).cleanupExpired());
 
   test('while a call is in flight, however long the server says nothing', async () => {
     const store = memoryStore();
-    const client = await connected(server.url, { store, listen: false, ttl: 200 });
-    const call = client.callTool({ name: 'work', arguments: { nonce: 'x', ms: 1000 } });
+    const client = await connected(server.url, { store, listen: false, ttl: 1500 });
+    const call = client.callTool({ name: 'work', arguments: { nonce: 'x', ms: 3000 } });
     expect(await cleaned(store)).toBe(0);
     expect((await call).isError).not.toBe(true);
   });
@@ -170,9 +170,9 @@ describe('a session in use is not expired', () => {
   test('while a call is in flight whose client was idle before, and whose answer brings its own headers', async () => {
     await using plain = await startServer({ mode: 'json' });
     const store = memoryStore();
-    const client = await connected(plain.url, { store, listen: false, ttl: 200 });
-    await waitFor(async () => (await only(store)).lastUsedAt < Date.now() - 60);
-    const call = client.callTool({ name: 'work', arguments: { nonce: 'x', ms: 1000 } });
+    const client = await connected(plain.url, { store, listen: false, ttl: 1500 });
+    await waitFor(async () => (await only(store)).lastUsedAt < Date.now() - 300);
+    const call = client.callTool({ name: 'work', arguments: { nonce: 'x', ms: 3000 } });
     expect(await cleaned(store)).toBe(0);
     await call;
   });
@@ -188,7 +188,7 @@ describe('a session in use is not expired', () => {
 
   test('while its notification stream is open', async () => {
     const store = memoryStore();
-    await connected(server.url, { store, ttl: 200 });
+    await connected(server.url, { store, ttl: 1500 });
     await waitFor(async () => (await wireOf(server, 'GET')).some(({ status }) => status === 200));
     expect(await cleaned(store)).toBe(0);
   });
