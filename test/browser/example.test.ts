@@ -39,7 +39,6 @@ describe.skipIf(!executablePath)('the example page', { timeout: 90_000 }, () => 
     page = await context.newPage();
     await page.goto(url);
     await state('ready').waitFor();
-    return () => context.close();
   });
 
   const press = (name: RegExp, on = page) => on.getByRole('button', { name }).click();

@@ -1,5 +1,5 @@
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright';
-import { afterAll, beforeAll, inject } from 'vitest';
+import { afterAll, beforeAll, inject, onTestFinished } from 'vitest';
 import { CHROMIUM_ARGS } from '../support/chromium.ts';
 import { type Site, type SiteOptions, startSite } from '../support/site.ts';
 import type { PageApi, PageOptions } from './page.ts';
@@ -14,16 +14,15 @@ export const ELSEWHERE = 'mcp.test';
 
 export const executablePath = inject('chromium');
 
-/** One browser for the tests of a file; each test has a profile of its own in it. */
+/** One browser for the tests of a file; each test has profiles of its own in it, and what one leaves open must not speak to the next one's server. */
 export function useBrowser(): { profile(): Promise<BrowserContext> } {
   let browser: Browser;
-  const contexts: BrowserContext[] = [];
   beforeAll(async () => void (browser = await chromium.launch({ executablePath, args: [...CHROMIUM_ARGS, `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`] })));
   afterAll(() => browser.close());
   return {
     async profile() {
       const context = await browser.newContext();
-      contexts.push(context);
+      onTestFinished(() => context.close());
       return context;
     },
   };
