@@ -15,7 +15,9 @@ const node = {
     name: 'node',
     include: ['test/**/*.test.ts'],
     exclude: ['test/**/*.browser.test.ts'],
-    testTimeout: 30_000,
+    // A machine that does much else besides is no failure of the code: these only end what hangs.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
     pool: 'forks' as const,
     provide: { chromium: chromium ?? '' },
   },
@@ -30,7 +32,9 @@ const browser = {
   test: {
     name: 'chromium',
     include: ['test/**/*.browser.test.ts'],
-    testTimeout: 30_000,
+    // A machine that does much else besides is no failure of the code: these only end what hangs.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
     browser: {
       enabled: true,
       headless: true,

@@ -121,7 +121,10 @@ export interface ConnectOptions extends SessionOptions {
   readonly client?: Omit<ClientOptions, 'capabilities'>;
   /** How what may be sent again is sent again; `false`: nothing is. */
   readonly retry?: RetryOptions | false;
-  /** How many calls are in flight at a time; the others wait for their turn, in order. Default 64. */
+  /**
+   * How many calls are in flight at a time; the others wait for their turn, in order. Default: 64, and up to 256 while answers come as
+   * quickly as without that.
+   */
   readonly concurrency?: number;
   /** How many calls are let out in a time. Counts what goes over the wire, what is sent again too. Default: as many as there are. */
   readonly rateLimit?: RateLimit;
@@ -161,7 +164,7 @@ export const DEFAULTS = {
   timeout: { connect: 15_000, call: 60_000, total: 600_000 },
   retry: { retries: Number.POSITIVE_INFINITY, minTimeout: 100, maxTimeout: 2_000, factor: 2 },
   budget: { tokens: 100, ratio: 0.1 },
-  concurrency: 64,
+  concurrency: { least: 64, most: 256 },
   toolListTtl: 300_000,
   history: { size: 100, payloads: false },
   pool: { max: 100, idleTimeout: 300_000 },

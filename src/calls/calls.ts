@@ -2,6 +2,7 @@ import { ClosedError, DeadlineError, type FailedOutcome, reasonOf, RepriseError 
 import type { RateLimit, RetryBudget } from '../options.ts';
 import { onAbort } from '../signals.ts';
 import { type Backoff, sleep } from '../timers.ts';
+import type { Concurrency } from './adaptive-limit.ts';
 import { Budget } from './buckets.ts';
 import { copyOf } from './copy.ts';
 import { Deadline, type DeadlineOptions, type Over } from './deadline.ts';
@@ -49,7 +50,7 @@ export interface CallSpec extends DeadlineOptions {
 }
 
 export interface CallsOptions {
-  readonly concurrency: number;
+  readonly concurrency: Concurrency;
   readonly rateLimit: RateLimit | undefined;
   readonly budget: Required<RetryBudget>;
   /** After so many attempts in a row that found nobody, calls fail at once. `Infinity`: never. */
@@ -100,8 +101,10 @@ export class Calls {
     this.#history = new History(options.history.size);
   }
 
+  /** The most calls that are ever in flight at a time. */
   get concurrency(): number {
-    return this.#options.concurrency;
+    const { concurrency } = this.#options;
+    return typeof concurrency === 'number' ? concurrency : concurrency.most;
   }
 
   history(): readonly CallRecord[] {
@@ -274,17 +277,20 @@ export class Calls {
       const turn = spec.turn();
       const waited = `waited for its turn (${this.#gate.inside} in flight)`;
       if (turn && !this.#gate.tryEnter()) await flight.wait(waited, (signal) => this.#gate.enter(signal, flight.left, spec.what));
+      let latency: number | undefined;
       try {
         // Of many whose time ends together one makes room for the next: what comes too late is not sent only to be cancelled.
         if (flight.left <= 0) await flight.wait(waited, (signal) => sleep(0, signal));
+        const sentAt = performance.now();
         const result = await flight.attempt((signal) => spec.send({ signal, ...tokens, ...(onprogress ? { onprogress: (progress: unknown) => flight.progress(progress) } : {}) }));
+        latency = performance.now() - sentAt;
         this.#reachability.up();
         return result;
       } catch (error) {
         if (spec.counts) this.#heard(error, flight);
         throw error;
       } finally {
-        if (turn) this.#gate.leave();
+        if (turn) this.#gate.leave(latency);
       }
     };
     return retrying(attempt, {

@@ -1,6 +1,7 @@
 import { RateLimitedError } from '../errors.ts';
 import type { RateLimit } from '../options.ts';
 import { after } from '../timers.ts';
+import { AdaptiveLimit, type Concurrency } from './adaptive-limit.ts';
 import { TokenBucket } from './buckets.ts';
 import { onAbort } from '../signals.ts';
 
@@ -10,14 +11,14 @@ interface Visitor {
 
 /** Lets so many in at a time, and so many a second; the others wait in the order in which they came. */
 export class Gate {
-  readonly concurrency: number;
+  readonly #limit: AdaptiveLimit;
   readonly #rate: TokenBucket | undefined;
   readonly #queue = new Set<Visitor>();
   #inside = 0;
   #stopTimer: (() => void) | undefined;
 
-  constructor(concurrency: number, rate?: RateLimit) {
-    this.concurrency = concurrency;
+  constructor(concurrency: Concurrency, rate?: RateLimit) {
+    this.#limit = new AdaptiveLimit(concurrency);
     this.#rate = rate && new TokenBucket(rate);
   }
 
@@ -32,7 +33,7 @@ export class Gate {
 
   /** Enters at once where nobody has to wait. Who is in leaves by {@link leave}. */
   tryEnter(): boolean {
-    if (this.#queue.size > 0 || this.#inside >= this.concurrency || this.#rate?.take() === false) return false;
+    if (this.#queue.size > 0 || this.#inside >= this.#limit.value || this.#rate?.take() === false) return false;
     this.#inside++;
     return true;
   }
@@ -70,8 +71,10 @@ export class Gate {
     });
   }
 
-  leave(): void {
+  /** @param latency - how long its request took to be answered, in ms, if it was */
+  leave(latency?: number): void {
     this.#inside--;
+    if (latency !== undefined) this.#limit.answered(latency, this.#queue.size > 0);
     this.#admit();
   }
 
@@ -79,7 +82,7 @@ export class Gate {
     this.#stopTimer?.();
     this.#stopTimer = undefined;
     for (const visitor of this.#queue) {
-      if (this.#inside >= this.concurrency) return;
+      if (this.#inside >= this.#limit.value) return;
       if (this.#rate?.take() === false) {
         this.#stopTimer = after(this.#rate.until(1), () => this.#admit());
         return;
