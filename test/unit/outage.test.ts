@@ -110,7 +110,7 @@ describe.each([
     expect(results.filter(({ value }) => value === undefined)).toEqual([]);
     // One that was under way when the server came back needs no other.
     expect(server.requests).toBeLessThanOrEqual(requests + waiting);
-    expect(server.most).toBeLessThanOrEqual(5 * DEFAULTS.concurrency);
+    expect(server.most).toBeLessThanOrEqual(5 * DEFAULTS.concurrency.most);
     await clock.advance(TIMEOUT);
     expect(clock.timers).toBe(0);
   });
