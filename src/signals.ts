@@ -8,7 +8,7 @@ class Watch {
 
   constructor(signal: AbortSignal) {
     this.#signal = signal;
-    signal.addEventListener('abort', this.#onAbort);
+    signal.addEventListener('abort', this.#runAll);
   }
 
   add(run: () => void): () => void {
@@ -19,14 +19,15 @@ class Watch {
     };
   }
 
-  readonly #onAbort = (): void => {
+  // Not of the name of what is exported here: the transform to CommonJS takes setting `#onAbort` for setting the export.
+  readonly #runAll = (): void => {
     this.#end();
     // Not over a copy: a task may release those that come after it.
     for (const { run } of this.#tasks) run();
   };
 
   #end(): void {
-    this.#signal.removeEventListener('abort', this.#onAbort);
+    this.#signal.removeEventListener('abort', this.#runAll);
     if (watches.get(this.#signal) === this) watches.delete(this.#signal);
   }
 }

@@ -94,6 +94,14 @@ describe('the tarball', () => {
     expect(VERSION).toBe(manifest.version);
   });
 
+  // The transform to CommonJS takes a field of a class for the export of the same name, and then each instance replaces that.
+  test('sets no export of its CommonJS from within', async () => {
+    const scripts = files.filter((file) => file.endsWith('.cjs'));
+    expect(scripts.length).toBeGreaterThan(5);
+    const lines = await Promise.all(scripts.map(async (file) => (await readFile(join(project, 'node_modules/mcp-reprise', file), 'utf8')).split('\n')));
+    expect(lines.flat().filter((line) => /^\s+(?:static )?#?\w+ = exports\./.test(line))).toEqual([]);
+  });
+
   test('has no other entries', () => {
     expect(Object.keys(manifest.exports)).toEqual([...Object.keys(EXPORTS), './package.json']);
   });
