@@ -95,17 +95,19 @@ export async function removeFile(
   return there;
 }
 
-/** Removes what dead writers left behind, once it is older than five minutes. Best effort: never rejects. */
-export async function sweepOrphans(directory: string): Promise<void> {
+/** Removes what dead writers left behind, once it is older than five minutes, until `signal` aborts. Best effort: never rejects. */
+export async function sweepOrphans(directory: string, signal: AbortSignal): Promise<void> {
   for (const name of await olderThan(ORPHAN_AGE, directory, LEFTOVER)) {
+    if (signal.aborted) return;
     // Should its owner only have been paused, then it finds its claim broken and tries again.
     await rm(join(directory, name), { recursive: true, force: true }).catch(() => undefined);
   }
 }
 
-/** Removes the records of locks that nobody has had for 30 days. Best effort: never rejects. */
-export async function sweepLocks(directory: string): Promise<void> {
+/** Removes the records of locks that nobody has had for 30 days, until `signal` aborts. Best effort: never rejects. */
+export async function sweepLocks(directory: string, signal: AbortSignal): Promise<void> {
   for (const name of await olderThan(LOCK_AGE, directory, RECORD)) {
+    if (signal.aborted) return;
     const still = async (): Promise<boolean> => isOlderThan(LOCK_AGE, join(directory, name));
     await removeFile(directory, name, { end: performance.now() + LIMIT, check: still }).catch(() => undefined);
   }

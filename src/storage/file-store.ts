@@ -61,7 +61,7 @@ export function fileStore(directory: string, options: FileStoreOptions = {}): St
   if (typeof onDamaged !== 'function') throw new TypeError('onDamaged must be a function');
   const path = resolve(directory);
   const locks = join(path, LOCKS);
-  return withLocks(new Files(path, onDamaged), new Files(locks, onDamaged, () => sweepLocks(locks)));
+  return withLocks(new Files(path, onDamaged), new Files(locks, onDamaged, (signal) => sweepLocks(locks, signal)));
 }
 
 /** What fails for a lack that no single file is the reason of. */
@@ -83,13 +83,16 @@ class Files implements Values {
   /** The names of files that a listing could not read, and that were told. */
   readonly #unreadable = new Set<string>();
   readonly #sweep: () => Promise<void>;
+  /** Aborts when the store is closed: what is still to be cleaned up then is left to the next one. */
+  readonly #gone = new AbortController();
   #swept = false;
 
   /** @param sweep - What is to be cleaned up on first use, besides what dead writers left behind. */
-  constructor(directory: string, onDamaged: OnDamaged, sweep = async (): Promise<void> => undefined) {
+  constructor(directory: string, onDamaged: OnDamaged, sweep = async (_: AbortSignal): Promise<void> => undefined) {
     this.#directory = directory;
     this.#onDamaged = onDamaged;
-    this.#sweep = () => sweepOrphans(directory).then(sweep);
+    const { signal } = this.#gone;
+    this.#sweep = () => sweepOrphans(directory, signal).then(() => sweep(signal));
   }
 
   async get(key: string): Promise<StoredValue | undefined> {
@@ -163,6 +166,7 @@ class Files implements Values {
 
   async close(): Promise<void> {
     await this.#lifetime.close();
+    this.#gone.abort();
   }
 
   /** The key that a file's header names, if the header is sound and the file has the name of that key. */

@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { fileStore } from '../../src/storage/file-store.ts';
@@ -140,6 +140,39 @@ describe('The file store: a file system that hangs', () => {
     const got = outcomeOf(store.get('key'));
     await closed(store);
     expect(await got).toMatchObject(LATE);
+  });
+
+  it('removes nothing more once the store is closed, however much there was to clean up', async () => {
+    await used();
+    const old = new Date(Date.now() - 6 * 60_000);
+    const orphans = Array.from({ length: 5 }, (_, index) => `${index}0000000-0000-4000-8000-000000000000.tmp`);
+    for (const name of orphans) {
+      await mkdir(join(place.directory, name));
+      await utimes(join(place.directory, name), old, old);
+    }
+    const store = fileStore(place.directory);
+    let goOn = (): void => undefined;
+    const removals: Promise<void>[] = [];
+    const reached = new Promise<void>((reach) => {
+      patch({
+        rm: (...args: Parameters<typeof original.rm>) => {
+          reach();
+          const removal = new Promise<void>((resolve) => (goOn = resolve)).then(() => original.rm(...args));
+          removals.push(removal);
+          return removal;
+        },
+      });
+    });
+    await store.get('key');
+    await reached;
+    await closed(store);
+    goOn();
+    await removals[0];
+    // What comes of it does, before anything new could be asked of the file system and answered.
+    await original.readdir(place.directory);
+    expect(removals).toHaveLength(1);
+    expect((await readdir(place.directory)).sort()).toEqual([...orphans.slice(1), nameOf('key')].sort());
+    unpatch();
   });
 });
 
