@@ -18,6 +18,13 @@ function now(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
+/** Those that were killed held it up for too long. It may or may not have happened, but this is not one of our steps that fail. */
+function isHeldUp(error: unknown): boolean {
+  if (!(error instanceof StoreError)) return false;
+  const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
+  return error.cause === undefined || code === 'ENOTEMPTY' || code === 'EEXIST';
+}
+
 /** Counts one up in this process's own place in the record. Resolves to `false` when another was quicker. */
 async function count(key: string): Promise<boolean> {
   const there = await store.get(key);
@@ -26,9 +33,7 @@ async function count(key: string): Promise<boolean> {
   try {
     await store.set(key, JSON.stringify(counts), there?.revision ?? null);
   } catch (error) {
-    if (error instanceof ConflictError) return false;
-    // Those that were killed held it up for too long. It may or may not have happened, but this is not one of our steps that fail.
-    if (error instanceof StoreError && error.cause === undefined) return false;
+    if (error instanceof ConflictError || isHeldUp(error)) return false;
     throw error;
   }
   say('counted', key, counts[name]);
