@@ -1,3 +1,4 @@
+import { checkTtl } from '../checks.ts';
 import type { ConnectOptions } from '../options.ts';
 import { fileStore, type FileStoreOptions } from '../storage/file-store.ts';
 import { memoryStore } from '../storage/memory-store.ts';
@@ -32,17 +33,19 @@ export const presets = {
   },
 
   /**
-   * Many machines: sessions are in Redis and are kept for 24 hours since their last use. Redis itself forgets them an hour later, which
-   * leaves `Sessions.startCleanup()` the time to end them on their servers. With many
+   * Many machines: sessions are in Redis and are kept for `ttl` since their last use (in ms, default 24 hours; `Infinity` is allowed).
+   * Redis itself forgets them an hour later, which leaves `Sessions.startCleanup()` the time to end them on their servers; so a longer
+   * `ttl` is to be given here, and not to the object that comes of it, whose store does not learn of it. With many
    * clients on one server each is modest: at most 32 calls in flight, and where the server cannot be reached 10 times in a row,
    * calls fail at once until it can be.
    */
-  fleet({ redis, ...others }: { readonly redis: RedisClient }): ConnectOptions {
+  fleet({ redis, ttl = 24 * HOUR, ...others }: { readonly redis: RedisClient; readonly ttl?: number }): ConnectOptions {
     const [stranger] = Object.keys(others);
-    if (stranger !== undefined) throw new TypeError(`presets.fleet has no "${stranger}": spread it, and change it there ({ ...presets.fleet({ redis }), ${stranger}: … })`);
+    if (stranger !== undefined) throw new TypeError(`presets.fleet has no "${stranger}"; it knows redis, ttl. What a client knows is spread beside it: { ...presets.fleet({ redis }), ${stranger}: … }`);
+    checkTtl(ttl);
     return {
-      store: redisStore(redis, { ttl: 25 * HOUR }),
-      ttl: 24 * HOUR,
+      store: redisStore(redis, { ttl: ttl + HOUR }),
+      ttl,
       concurrency: 32,
       circuitBreaker: { failures: 10 },
     };

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, 
 import { type ConnectOptions, ConnectionPool } from '../../src/index.ts';
 import { presets } from '../../src/node.ts';
 import { clientOf, connected, failure, heardFrom, say, temporaryDirectory, wireOf } from '../session/clients.ts';
-import { clientOf as redisOf, redisUrl, removeAll } from '../storage/redis-parts.ts';
+import { admin, clientOf as redisOf, redisUrl, removeAll } from '../storage/redis-parts.ts';
 import { kinds } from '../storage/redis-clients.ts';
 import { freePort } from '../support/ports.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
@@ -56,6 +56,12 @@ describe('what the presets say', () => {
 
   test('fleet wants a client of Redis', () => {
     expect(() => presets.fleet({ redis: {} as never })).toThrow(TypeError);
+  });
+
+  test('fleet wants a ttl that makes sense, and leaves what a client knows to the client', () => {
+    for (const ttl of [0, -1, Number.NaN]) expect(() => presets.fleet({ redis: noRedis, ttl })).toThrow(RangeError);
+    expect(() => presets.fleet({ redis: noRedis, ttl: '1 h' as never })).toThrow(TypeError);
+    expect(() => presets.fleet({ redis: noRedis, concurrency: 8 } as never)).toThrow('presets.fleet has no "concurrency"; it knows redis, ttl.');
   });
 });
 
@@ -159,6 +165,21 @@ describe('fleet', () => {
       expect(third.session).toMatchObject({ id, resumed: true });
       expect(await wireOf(server, 'initialize')).toHaveLength(1);
       expect(warning).toEqual([]);
+    });
+
+    test.each([
+      ['an hour longer than its ttl', 48 * HOUR, 49 * HOUR],
+      ['for ever', Number.POSITIVE_INFINITY, -1],
+    ])('keeps a session %s', async (_, ttl, kept) => {
+      const session = ownSession();
+      const client = await connected(server.url, { ...presets.fleet({ redis: redisOf('ioredis'), ttl }), session });
+      await say(client, 'echo', { text: 'long' });
+      await client.close();
+      const [name = ''] = await admin().keys(`*session/*${session}`);
+      const left = await admin().pttl(name);
+      if (kept === -1) expect(left).toBe(-1);
+      else expect([left <= kept, left > kept - HOUR / 2]).toEqual([true, true]);
+      expect(client.session.expiresAt).toBe(kept === -1 ? null : Number(client.session.lastUsedAt) + ttl);
     });
 
     it('goes into a pool', async () => {
