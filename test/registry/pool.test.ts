@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
-import { ConnectionPool, type LeaseOptions, memoryStore, type PoolOptions } from '../../src/index.ts';
+import { ConnectionPool, type LeaseOptions, memoryStore, type PoolOptions, Sessions } from '../../src/index.ts';
 import { failure, say } from '../session/clients.ts';
 import { freePort } from '../support/ports.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
@@ -310,6 +310,7 @@ describe('a connection pool', () => {
     const [key = ''] = leases.map(({ client }) => client.session.key ?? '');
     const record = (await store.get(key))?.value ?? '';
     for (let i = 0; i < 9_000; i++) await store.set(`${key}-${i}`, record);
+    expect(await new Sessions(store).stats()).toMatchObject({ total: 10_000, active: 10_000, expired: 0, unreadable: 0 });
     const answers = await Promise.all(leases.map(({ client }, i) => say(client, 'echo', { text: `${users[i]}` })));
     expect(answers).toEqual(users);
     for (const lease of leases) lease.release();

@@ -38,11 +38,11 @@ describe('The file store: damage', () => {
     await rm(aside);
   }
 
-  it('by truncation is noticed at every length', async () => {
+  it('by truncation is noticed at every length', { timeout: 120_000 }, async () => {
     for (let length = 0; length < sound.length; length++) await expectDamage(sound.subarray(0, length), `${length} bytes left`);
   });
 
-  it('by one flipped bit is noticed, whichever it is', async () => {
+  it('by one flipped bit is noticed, whichever it is', { timeout: 120_000 }, async () => {
     expect(unpackRecord(sound, 'key')).toMatchObject({ state: 'sound' });
     for (let bit = 0; bit < sound.length * 8; bit++) {
       const bytes = Buffer.from(sound);
