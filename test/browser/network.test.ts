@@ -35,9 +35,12 @@ describe.skipIf(!executablePath)('in a browser', () => {
       const waiting = Promise.all([call(page, 'echo', { text: 'one' }), call(page, 'echo', { text: 'two' }, { safe: true })]);
       await waitFor(async () => (await told(page)).filter(({ event }) => event === 'retry').length === 2);
       expect((await told(page)).filter(({ event }) => event === 'retry').map(({ text }) => text)).toEqual([expect.stringContaining('this device is offline'), expect.stringContaining('this device is offline')]);
+      // It looks again, more often than there are attempts, and still has no network.
+      for (let looks = 0; looks < 4; looks++) await page.evaluate(() => void document.dispatchEvent(new Event('visibilitychange')));
       await context.setOffline(false);
       expect(await waiting).toEqual([echoed('one'), echoed('two')]);
       expect(await calls()).toHaveLength(2);
+      expect((await told(page)).filter(({ event }) => event === 'retry')).toHaveLength(2);
     });
 
     test('connects when it is online again', async () => {

@@ -75,6 +75,32 @@ describe.skipIf(!executablePath)('in a browser', () => {
     expect(await warnings(page)).toEqual([expect.stringContaining('IndexedDB did not answer within 3 s')]);
   });
 
+  test('a database of which another tab wants a new version is let go at once, and used again in that version', async () => {
+    const page = await opened();
+    const { id } = await open(page, server.url, { listen: false });
+    await call(page, 'echo', { text: 'x' });
+    const other = await tab(page.context(), site.url);
+    const blocked = await other.evaluate(
+      () =>
+        new Promise<boolean>((resolve, reject) => {
+          let waited = false;
+          const upgrade = indexedDB.open('mcp-reprise', 2);
+          upgrade.onblocked = () => (waited = true);
+          upgrade.onerror = () => reject(upgrade.error);
+          upgrade.onsuccess = () => {
+            upgrade.result.close();
+            resolve(waited);
+          };
+        }),
+    );
+    expect(blocked).toBe(false);
+    await page.evaluate(() => globalThis.api.setLevel('info'));
+    expect(await call(page, 'echo', { text: 'y' })).toEqual(echoed('y'));
+    expect(await warnings(page)).toEqual([]);
+    await page.evaluate(() => globalThis.api.close());
+    expect(await open(page, server.url, { listen: false })).toEqual({ resumed: true, id });
+  });
+
   test('a browser without IndexedDB keeps the session in memory, with one warning', async () => {
     const page = await opened((each) => each.evaluate(() => Object.defineProperty(globalThis, 'indexedDB', { value: undefined })));
     await open(page, server.url, { listen: false });

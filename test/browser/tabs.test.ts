@@ -92,12 +92,13 @@ describe.skipIf(!executablePath)('in a browser', () => {
       expect((await server.requests()).filter(({ http }) => http === 'GET')).toHaveLength(1);
     });
 
-    test.each(['is closed', 'crashes'])('go on when the tab that has the stream %s: another takes over', async (how) => {
+    test.each(['is closed', 'crashes', 'closes its client'])('go on when the tab that has the stream %s: another takes over', async (how) => {
       const server = await served({ eventStore: true });
       const [holder, ...others] = (await tabs(server, 3)) as [Page, Page, Page];
       await server.notify('before');
       for (const page of others) await waitFor(async () => (await heard(page)).length === 1);
       if (how === 'is closed') await holder.close();
+      else if (how === 'closes its client') await holder.evaluate(() => globalThis.api.close());
       else await holder.goto('chrome://crash').catch(() => {});
       await oneStream(server);
       await server.notify('after');
@@ -108,6 +109,18 @@ describe.skipIf(!executablePath)('in a browser', () => {
       expect((await server.requests()).filter(({ http }) => http === 'DELETE')).toEqual([]);
       for (const page of others) expect(await call(page, 'echo', { text: 'still here' })).toEqual([{ type: 'text', text: 'still here' }]);
       expect((await posts(server)).filter((method) => method === 'initialize')).toHaveLength(1);
+    });
+
+    test('leave the session to the last of them, which may end it', async () => {
+      const server = await served();
+      const [first, second, last] = (await tabs(server, 3)) as [Page, Page, Page];
+      await first.close();
+      await second.evaluate(() => globalThis.api.close());
+      expect(await call(last, 'echo', { text: 'alone' })).toEqual([{ type: 'text', text: 'alone' }]);
+      expect(await server.sessions()).toHaveLength(1);
+      await last.evaluate(() => globalThis.api.end());
+      expect(await server.sessions()).toEqual([]);
+      expect((await server.requests()).filter(({ http }) => http === 'DELETE')).toHaveLength(1);
     });
 
     test('hear of it that something may have been missed (G10)', async () => {

@@ -6,7 +6,7 @@ import { type Counter, type StoreAdapter, storeContract } from '../../src/testin
 import { increment } from '../../src/testing/parts.ts';
 import { altered } from './encrypted-parts.ts';
 import { failStepIn } from './indexeddb-contract-faults.ts';
-import { occupy, opened as openDatabase, openTab, Origin } from './indexeddb-tabs.ts';
+import { namesIn, occupy, openTab, Origin } from './indexeddb-tabs.ts';
 
 const names = new WeakMap<Store, string>();
 const nameOf = (store: Store): string => names.get(store) as string;
@@ -52,17 +52,6 @@ function counterIn(store: Store, key: string, turns: number, counted: () => void
     }
   };
   return { run: () => Promise.race([closed, count()]).finally(() => store.close()), kill: close };
-}
-
-/** All that is in a database, except the records of locks, which stay for their numbers. */
-async function namesIn(name: string): Promise<string[]> {
-  const database = await openDatabase(name);
-  const request = database.transaction('entries').objectStore('entries').getAllKeys();
-  const keys = await new Promise<IDBValidKey[]>((resolve) => {
-    request.onsuccess = () => resolve(request.result);
-  });
-  database.close();
-  return keys.filter((key) => !(Array.isArray(key) && key[0] === 'lock')).map((key) => JSON.stringify(key));
 }
 
 describe.concurrent('The IndexedDB store without Web Locks', () => {

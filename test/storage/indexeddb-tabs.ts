@@ -70,6 +70,17 @@ export async function opened(name: string): Promise<IDBDatabase> {
   });
 }
 
+/** All that is in a database, except the records of locks, which stay for their numbers. */
+export async function namesIn(name: string): Promise<string[]> {
+  const database = await opened(name);
+  const request = database.transaction('entries').objectStore('entries').getAllKeys();
+  const keys = await new Promise<IDBValidKey[]>((resolve) => {
+    request.onsuccess = () => resolve(request.result);
+  });
+  database.close();
+  return keys.filter((key) => !(Array.isArray(key) && key[0] === 'lock')).map((key) => JSON.stringify(key));
+}
+
 interface Asking {
   readonly tab: object;
   readonly grant: () => void;
