@@ -4,7 +4,8 @@ import { svg, text, titled } from './svg.ts';
 import { clock, lasted, MARKS, OUTCOMES, STATES } from './words.ts';
 
 const BAND = 22;
-const BAR = 20;
+/** Room below the label for the marks of what was sent again. */
+const BAR = 24;
 const GAP = 4;
 /** Above each lane stands its name. */
 const NAME = 22;
@@ -148,7 +149,7 @@ export class Timeline {
     const times = attempts > 1 ? ` ×${attempts}` : '';
     this.#fill(box, { width, height: BAR, start, labels: [`${sign} ${label}${progress ? ` ${progress}` : ''}${times}`, `${sign} ${label}${times}`, `${sign} ${label}`, sign] });
     const retries = this.#chronicle.marks.filter((mark) => call !== undefined && mark.call === call);
-    box.querySelector('.retries')?.replaceChildren(...retries.map(({ at }) => svg('line', { class: 'again', x1: this.#x(at) - start, x2: this.#x(at) - start, y1: BAR - 6, y2: BAR - 1 })));
+    box.querySelector('.retries')?.replaceChildren(...retries.map(({ at }) => svg('line', { class: 'again', x1: this.#x(at) - start, x2: this.#x(at) - start, y1: BAR - 6, y2: BAR - 2 })));
     titled(box, `${label}: ${said}, ${lasted((to ?? Date.now()) - from)}${attempts > 1 ? `, sent ${attempts} times` : ''}`);
   }
 
@@ -175,7 +176,7 @@ export class Timeline {
     const hidden = Math.max(0, -start);
     const label = labels.find(({ length }) => length * LETTER + 12 <= width - hidden) ?? labels.at(-1) ?? '';
     const words = box.querySelector('text');
-    if (words) set(words, { x: hidden + (label.length === 1 ? (width - hidden) / 2 : 8), y: height / 2, 'text-anchor': label.length === 1 ? 'middle' : 'start' });
+    if (words) set(words, { x: hidden + (label.length === 1 ? (width - hidden) / 2 : 8), y: BAND / 2, 'text-anchor': label.length === 1 ? 'middle' : 'start' });
     write(words, label);
   }
 

@@ -25,7 +25,7 @@ describe.skipIf(!executablePath)('the example page', { timeout: 90_000 }, () => 
     demo = new Child(new URL('../../examples/browser/demo.ts', import.meta.url), { env: { PORT: String(port) } });
     await demo.printed('The page is at');
     url = `http://127.0.0.1:${port}/?job=${JOB_SECONDS}`;
-  }, 60_000);
+  }, 120_000);
   afterAll(async () => {
     // oxlint-disable-next-line vitest/no-standalone-expect
     expect(await demo.kill('SIGTERM')).toEqual({ code: 0, signal: null });
