@@ -259,7 +259,7 @@ async function bundle(contents: string, external: string[] = []) {
     logLevel: 'silent',
   });
   const [output] = Object.values(metafile.outputs);
-  return { imports: output?.imports ?? [], inputs: Object.keys(metafile.inputs), gzip: gzipSync(outputFiles[0]?.contents ?? '').length };
+  return { imports: output?.imports ?? [], inputs: Object.keys(metafile.inputs), code: outputFiles[0]?.text ?? '', gzip: gzipSync(outputFiles[0]?.contents ?? '').length };
 }
 
 describe('in a bundle', () => {
@@ -277,6 +277,17 @@ describe('in a bundle', () => {
     const kinds = (kind: string) => [...new Set(imports.filter((each) => each.kind === kind).map(({ path }) => path))].sort();
     expect(kinds('import-statement')).toEqual(['@modelcontextprotocol/sdk/client/index.js', '@modelcontextprotocol/sdk/types.js']);
     expect(kinds('dynamic-import')).toEqual(['@modelcontextprotocol/sdk/client/auth.js', '@modelcontextprotocol/sdk/client/sse.js']);
+  });
+
+  test('who connects gets no pool, no registry of sessions and no encryption', async () => {
+    // Words of their texts, which no minifier changes.
+    const words = { pool: 'The pool is closed', registry: 'this is no backup of sessions', encryption: 'AES-GCM', indexedDb: 'IndexedDB failed' };
+    const found = async (contents: string) => {
+      const { code } = await bundle(contents, ['@modelcontextprotocol/sdk']);
+      return Object.entries(words).flatMap(([name, text]) => (code.includes(text) ? [name] : []));
+    };
+    expect(await found(`import { connect } from 'mcp-reprise'; import { indexedDbStore } from 'mcp-reprise/browser'; console.log(connect, indexedDbStore);`)).toEqual(['indexedDb']);
+    expect(await found(everything)).toEqual(Object.keys(words));
   });
 
   test('an import of one store brings neither the client nor the SDK', async () => {
