@@ -3,5 +3,5 @@ const LONGEST_HINT = 300_000;
 
 /** A delay that the server asks for, made sane. */
 export function clampHint(delay: number): number {
-  return Number.isFinite(delay) ? Math.min(Math.max(delay, 0), LONGEST_HINT) : 0;
+  return Number.isNaN(delay) ? 0 : Math.min(Math.max(delay, 0), LONGEST_HINT);
 }
