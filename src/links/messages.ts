@@ -39,21 +39,34 @@ function parseJson(text: string): unknown {
 }
 
 /**
- * Only the shape that routing needs. What is in a result is for the SDK's schemas to judge, so that nothing is checked twice.
+ * The shape that routing needs, and all that the SDK looks at before it knows whom a message is for: it has no use for one with other
+ * members, or with a `_meta` that makes no sense, and whoever waits for that answer would wait until the deadline. What else is in a
+ * result is for the SDK's schemas to judge, so that nothing is checked twice.
  */
 function asMessage(value: unknown): JSONRPCMessage | undefined {
   if (!isObject(value) || value['jsonrpc'] !== '2.0') return undefined;
-  const { id, method, result, error } = value;
+  const { id, method, params, result, error } = value;
   if (method !== undefined) {
-    const valid = typeof method === 'string' && (id === undefined || isId(id)) && (value['params'] === undefined || isObject(value['params']));
-    return valid ? (value as unknown as JSONRPCMessage) : undefined;
+    const valid = typeof method === 'string' && (id === undefined || isId(id)) && (params === undefined || (isObject(params) && isMeta(params['_meta'])));
+    return valid ? message({ id, method, params }) : undefined;
   }
-  if (isObject(result) && error === undefined) return isId(id) ? (value as unknown as JSONRPCMessage) : undefined;
+  if (isObject(result) && error === undefined) return isId(id) && isMeta(result['_meta']) ? message({ id, result }) : undefined;
   // An error may lack an id, or have null, where the server could not tell which request it was.
-  if (isObject(error) && result === undefined && Number.isInteger(error['code']) && typeof error['message'] === 'string') {
-    return value as unknown as JSONRPCMessage;
-  }
+  if (isObject(error) && result === undefined && Number.isSafeInteger(error['code']) && typeof error['message'] === 'string') return message({ id, error });
   return undefined;
+}
+
+/** Members that JSON-RPC does not know are left out. */
+function message(members: Record<string, unknown>): JSONRPCMessage {
+  const known = Object.entries(members).filter(([, each]) => each !== undefined);
+  return { jsonrpc: '2.0', ...Object.fromEntries(known) } as unknown as JSONRPCMessage;
+}
+
+function isMeta(value: unknown): boolean {
+  if (value === undefined) return true;
+  if (!isObject(value)) return false;
+  const { progressToken: token, 'io.modelcontextprotocol/related-task': task } = value;
+  return (token === undefined || typeof token === 'string' || Number.isSafeInteger(token)) && (task === undefined || (isObject(task) && typeof task['taskId'] === 'string'));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
