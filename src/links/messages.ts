@@ -1,8 +1,6 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+import { DEEPEST, nestsTooDeep } from '../depth.ts';
 import { UnreadableError } from './requester.ts';
-
-/** How deep a message may nest. Far more than a tool needs, far less than what overflows a recursive reader. */
-const DEEPEST = 512;
 
 /** The JSON-RPC message in a text, or `undefined` where there is none. */
 export function parseMessage(text: string): JSONRPCMessage | undefined {
@@ -62,7 +60,8 @@ function message(members: Record<string, unknown>): JSONRPCMessage {
   return { jsonrpc: '2.0', ...Object.fromEntries(known) } as unknown as JSONRPCMessage;
 }
 
-function isMeta(value: unknown): boolean {
+/** Whether a `_meta` is one that the SDK takes, or there is none. */
+export function isMeta(value: unknown): boolean {
   if (value === undefined) return true;
   if (!isObject(value)) return false;
   const { progressToken: token, 'io.modelcontextprotocol/related-task': task } = value;
@@ -75,21 +74,4 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 function isId(value: unknown): value is string | number {
   return typeof value === 'string' || typeof value === 'number';
-}
-
-function nestsTooDeep(text: string): boolean {
-  if (text.length < DEEPEST) return false;
-  let depth = 0;
-  let inString = false;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (inString) {
-      if (code === 92 /* \ */) i++;
-      else if (code === 34 /* " */) inString = false;
-    } else if (code === 34) inString = true;
-    else if (code === 123 /* { */ || code === 91 /* [ */) {
-      if (++depth > DEEPEST) return true;
-    } else if (code === 125 /* } */ || code === 93 /* ] */) depth--;
-  }
-  return false;
 }

@@ -1,4 +1,6 @@
 import type { InitializeRequest, InitializeResult } from '@modelcontextprotocol/sdk/types.js';
+import { DEEPEST, nestsTooDeep } from '../depth.ts';
+import { isMeta } from '../links/messages.ts';
 
 /** A session as it is stored: everything that another process needs to go on with it. */
 export interface SessionRecord {
@@ -63,6 +65,7 @@ export function isSessionId(value: unknown): value is string {
 export function isInitializeResult(value: unknown): value is InitializeResult {
   return (
     isObject(value) &&
+    isMeta(value['_meta']) &&
     isProtocolVersion(value['protocolVersion']) &&
     isObject(value['capabilities']) &&
     Object.values(value['capabilities']).every(isObject) &&
@@ -83,6 +86,8 @@ export function serializeRecord(record: SessionRecord): string {
 
 /** Reads a record. Throws a `TypeError` that says what is wrong with it, without repeating its content. */
 export function parseRecord(text: string): SessionRecord {
+  // What we have written holds messages and what a user keeps, a few levels down.
+  if (nestsTooDeep(text, 2 * DEEPEST)) throw new TypeError('it nests too deep');
   let value: unknown;
   try {
     value = JSON.parse(text);

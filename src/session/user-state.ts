@@ -1,3 +1,5 @@
+import { DEEPEST, nestsTooDeep } from '../depth.ts';
+
 /** What a user keeps with a session. It belongs to the session's name, not to the server's session: it outlives the loss of that. */
 export interface UserState {
   /** What the session is about, as JSON. A new one begins with the option `metadata`. */
@@ -60,6 +62,8 @@ function asJson(value: unknown, name: string, most = Number.POSITIVE_INFINITY): 
   }
   const copy: unknown = text === undefined ? undefined : JSON.parse(text);
   if (!isObject(value) || !isObject(copy)) throw new TypeError(`${name} must be a plain object`);
+  // Nobody could read the record again.
+  if (text !== undefined && nestsTooDeep(text)) throw new RangeError(`${name} must not nest more than ${DEEPEST} levels deep`);
   const size = new TextEncoder().encode(text).length;
   if (size > most) throw new RangeError(`${name} must be at most ${most} bytes of JSON, not ${size}`);
   return copy;
