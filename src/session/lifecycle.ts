@@ -4,10 +4,10 @@ import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
 import { openChannel } from '#platform';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
-import { after, afterIdle, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
+import { after, afterIdle, backoffDelay, expiring, sleep } from '../timers.ts';
 import type { Tell } from './events.ts';
 import { clampHint } from './hints.ts';
-import { END_TIMEOUT, Negotiator, type Params } from './negotiator.ts';
+import { END_TIMEOUT, Negotiator, type Params, RENEWAL } from './negotiator.ts';
 import type { SessionRecord } from './record.ts';
 import type { Restorables } from './restorables.ts';
 import { Listener } from './listener.ts';
@@ -16,8 +16,6 @@ import { type ActiveSession, type SessionState, StateMachine } from './state.ts'
 import type { UserChange, UserState } from './user-state.ts';
 import type { Wire } from './wire.ts';
 
-/** Between handshakes that replace a lost session, however many calls ask for it. */
-const RENEWAL: Backoff = { min: 100, max: 2000, factor: 2, floor: 0.5 };
 /** A client that took a session up and calls nothing may be one that only listens: after this time, in ms, the session is proved. */
 const LISTENER = 1000;
 

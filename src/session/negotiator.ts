@@ -20,6 +20,8 @@ import type { Wire } from './wire.ts';
 export const END_TIMEOUT = 2000;
 /** How often a process that waits for its turn looks whether it is needed any more. */
 const LOOK: Backoff = { min: 50, max: 500, factor: 2, floor: 0.5 };
+/** Between handshakes that replace a lost session, however many calls ask for it. */
+export const RENEWAL: Backoff = { min: 100, max: 2000, factor: 2, floor: 0.5 };
 /** Sessions known to be lost, at the most: the oldest are forgotten. */
 const MOST_LOST = 100;
 
@@ -199,7 +201,7 @@ export class Negotiator {
   }
 
   async #succeed(params: Params, scope: AbortSignal, deadline: number): Promise<ActiveSession> {
-    for (;;) {
+    for (let tries = 0; ; tries++) {
       const record = await this.#keeper?.load(params, this.#lost);
       scope.throwIfAborted();
       if (this.#keeper?.record) this.restorables.load(this.#keeper.record);
@@ -219,8 +221,9 @@ export class Negotiator {
       } catch (error) {
         if (!session) this.#dismiss(made);
         if (!(error instanceof SessionLostError) || performance.now() > deadline) throw error;
-        // It was forgotten again before it was of any use.
+        // It was forgotten again before it was of any use: a server that always does that is not to be asked as fast as it answers.
         if (made.id !== undefined) this.noteLost(made.id);
+        await sleep(Math.min(backoffDelay(RENEWAL, tries), deadline - performance.now()), scope);
       }
     }
   }
