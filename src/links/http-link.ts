@@ -110,6 +110,7 @@ export class HttpLink implements Link {
   async #readEvents(reply: HttpReply, exchange: Exchange, hear: (message: JSONRPCMessage) => void): Promise<void> {
     const limit = this.#endpoint.responseLimit;
     let sinceEvent = 0;
+    let overhead = 0;
     const parser = createParser({
       onEvent: ({ id, event, data }) => {
         sinceEvent = 0;
@@ -119,13 +120,17 @@ export class HttpLink implements Link {
       },
       onRetry: (delay) => exchange.onRetryHint?.(delay),
       // A stream may live on comments for ever, but an event does not get longer by having them in it.
-      onComment: (comment) => (sinceEvent = Math.max(0, sinceEvent - comment.length)),
+      onComment: (comment) => {
+        sinceEvent = Math.max(0, sinceEvent - comment.length - overhead);
+        overhead = 0;
+      },
     });
     const { traffic } = this.#endpoint.requester;
     traffic.streams++;
     try {
       await reply.read((text) => {
-        sinceEvent += text.length;
+        overhead = Math.max(0, HELD - text.length);
+        sinceEvent += text.length + overhead + HELD * dataLines(text);
         parser.feed(text);
         if (sinceEvent > limit) throw new UnreadableError(`an event of the server is longer than the limit of ${limit} characters (limits.responseBytes)`);
       });
@@ -246,13 +251,28 @@ async function orDenied<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<
   }
 }
 
+/** What each line of an event, and each piece that a body comes in, takes in memory until it is put together, in characters. */
+const HELD = 64;
+
+/** How many lines of data begin in a text. */
+function dataLines(text: string): number {
+  let lines = text.startsWith('d') ? 1 : 0;
+  for (const start of ['\nd', '\rd']) for (let at = text.indexOf(start); at >= 0; at = text.indexOf(start, at + 2)) lines++;
+  return lines;
+}
+
+/** So many pieces are put together at a time: a million of two characters each would take more memory than the text. */
+const MOST_PIECES = 1000;
+
 async function readText(reply: HttpReply, limit: number): Promise<string> {
   const parts: string[] = [];
+  let whole = 0;
   let length = 0;
   await reply.read((text) => {
     length += text.length;
     if (length > limit) throw new UnreadableError(`the server's answer is longer than the limit of ${limit} characters (limits.responseBytes)`);
     parts.push(text);
+    if (parts.length - whole > MOST_PIECES) parts.push(parts.splice(whole++).join(''));
   });
   return parts.join('');
 }
