@@ -174,16 +174,17 @@ export class ResilientClient extends Client {
     // The SDK does not wait for the close that follows a failed connect.
     await this.#leaving;
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
-    this.#session.onmessage = (message) => {
-      if (!('method' in message)) return;
-      if (message.method === 'notifications/tools/list_changed') this.#tools.drop();
-      if (CHANGED.test(message.method)) this.#calls.changed();
-    };
-    this.#calls.open();
     // The SDK listens to a signal during the first half of the handshake only.
     const release = signal ? onAbort(signal, () => void this.close()) : () => {};
+    const attach = (): Promise<void> => this.#attach({ ...options, ...(signal ? { signal } : {}) });
     try {
-      await super.connect(this.#session, { ...options, ...(signal ? { signal } : {}) });
+      await attach().catch(async (error: unknown) => {
+        // What the SDK says of a handshake that it cannot use. Anything else, a close() among it, has a code.
+        if (signal?.aborted || 'code' in (error as Error)) throw error;
+        await this.#leaving;
+        if (!this.#session.disown()) throw error;
+        await attach();
+      });
       await this.#recallTools();
     } catch (error) {
       signal?.throwIfAborted();
@@ -191,6 +192,16 @@ export class ResilientClient extends Client {
     } finally {
       release();
     }
+  }
+
+  async #attach(options: RequestOptions): Promise<void> {
+    this.#session.onmessage = (message) => {
+      if (!('method' in message)) return;
+      if (message.method === 'notifications/tools/list_changed') this.#tools.drop();
+      if (CHANGED.test(message.method)) this.#calls.changed();
+    };
+    this.#calls.open();
+    await super.connect(this.#session, options);
   }
 
   /** OAuth: exchanges the code that the user came back with. Then `connect()` again. */

@@ -1,6 +1,6 @@
 import type { JSONRPCMessage, JSONRPCNotification, JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import { canonical } from '../canonical.ts';
-import { ClosedError, RepriseError, UnreachableError } from '../errors.ts';
+import { ClosedError, RepriseError, StoreError, UnreachableError } from '../errors.ts';
 import { openChannel } from '#platform';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
@@ -51,6 +51,8 @@ export class Lifecycle {
   #cache: Readonly<Record<string, unknown>> = {};
   /** Whether the last thing we know of the server is that it answers. */
   #reachable = false;
+  /** A session that was taken up, until the client above has taken what is stored of its handshake. */
+  #offered: ActiveSession | undefined;
 
   constructor(connector: Connector, host: LifecycleHost) {
     this.#host = host;
@@ -104,11 +106,13 @@ export class Lifecycle {
     if (!this.#machine.enter({ name: 'loading' })) throw new Error('the session is already initialized');
     this.#negotiator.clear();
     this.#cache = {};
+    this.#offered = undefined;
     const stored = await this.#negotiator.loadInTurn(params, AbortSignal.any([signal, scope]));
     if (signal.aborted || scope.aborted) {
       await this.#negotiator.endTurn();
       return undefined;
     }
+    this.#offered = stored;
     if (stored && this.#host.options.validate !== 'ping') {
       this.#machine.enter({ name: 'resuming', session: stored });
       this.#beat();
@@ -134,6 +138,7 @@ export class Lifecycle {
   /** The client's `initialized`: for the server where it was asked, for nobody where the session was taken up. */
   async complete(message: JSONRPCNotification): Promise<void> {
     const { state } = this;
+    this.#offered = undefined;
     if (state.name === 'negotiating' && state.session && this.#params) {
       const scope = this.#scope.signal;
       try {
@@ -146,6 +151,19 @@ export class Lifecycle {
     } else if (state.name === 'resuming' && this.#host.options.listen !== false) {
       this.#stopProving = after(LISTENER, () => void this.#host.prove().catch(() => {}));
     }
+  }
+
+  /**
+   * Whether the client above left when it was given what is stored of a session's handshake: it has no use for that. The session is not
+   * taken up again.
+   */
+  disown(): boolean {
+    const id = this.#offered?.id;
+    this.#offered = undefined;
+    if (id === undefined) return false;
+    this.#negotiator.noteLost(id);
+    this.#host.tell('warning', new StoreError('the stored session was made by a handshake that this client cannot use; a new one is started'));
+    return true;
   }
 
   /** The session that a call goes to now. Waits for a handshake that is under way; starts one where the session was lost. */

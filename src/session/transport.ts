@@ -158,6 +158,11 @@ export class SessionTransport implements Transport {
     return this.#wire.cancelling(cancel, how);
   }
 
+  /** @internal Whether the client failed to connect because of what is stored of the session, which is then not taken up again. */
+  disown(): boolean {
+    return this.#lifecycle.disown();
+  }
+
   /** @internal Asks the server for a sign of life. An error is one too; rejects where there is no answer. */
   ping(): Promise<void> {
     return this.#delivery.prove();
