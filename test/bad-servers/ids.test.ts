@@ -57,7 +57,7 @@ describe.each(REQUESTERS)('an answer over %s', (_requester, over) => {
     await using server = await startBad();
     await using heard = await connected(server, over);
     let wrong = 2;
-    server.bad = badFor('tools/call', ({ rpc }, res) => (wrong-- > 0 ? res.writeHead(200, JSON_TYPE).end(result(1, foreign)) : GOOD));
+    server.bad = badFor('tools/call', (_, res) => (wrong-- > 0 ? res.writeHead(200, JSON_TYPE).end(result(1, foreign)) : GOOD));
 
     expect(await echo(heard.client, 'mine', { safe: true })).toEqual(said('mine'));
 
