@@ -46,16 +46,16 @@ function asMessage(value: unknown): JSONRPCMessage | undefined {
   const { id, method, params, result, error } = value;
   if (method !== undefined) {
     const valid = typeof method === 'string' && (id === undefined || isId(id)) && (params === undefined || (isObject(params) && isMeta(params['_meta'])));
-    return valid ? message({ id, method, params }) : undefined;
+    return valid ? messageOf({ id, method, params }) : undefined;
   }
-  if (isObject(result) && error === undefined) return isId(id) && isMeta(result['_meta']) ? message({ id, result }) : undefined;
+  if (isObject(result) && error === undefined) return isId(id) && isMeta(result['_meta']) ? messageOf({ id, result }) : undefined;
   // An error may lack an id, or have null, where the server could not tell which request it was.
-  if (isObject(error) && result === undefined && Number.isSafeInteger(error['code']) && typeof error['message'] === 'string') return message({ id, error });
+  if (isObject(error) && result === undefined && Number.isSafeInteger(error['code']) && typeof error['message'] === 'string') return messageOf({ id, error });
   return undefined;
 }
 
 /** Members that JSON-RPC does not know are left out. */
-function message(members: Record<string, unknown>): JSONRPCMessage {
+function messageOf(members: Record<string, unknown>): JSONRPCMessage {
   const known = Object.entries(members).filter(([, each]) => each !== undefined);
   return { jsonrpc: '2.0', ...Object.fromEntries(known) } as unknown as JSONRPCMessage;
 }

@@ -30,11 +30,13 @@ if (chosen.length === 0 || !Number.isSafeInteger(count) || !Number.isSafeInteger
 const recording = await record();
 for (const [name, run] of chosen) {
   const start = performance.now();
+  const before = process.cpuUsage();
   let toldAt = start;
   const onProgress = (done: number): void => {
     if (performance.now() - toldAt < 5000) return;
     toldAt = performance.now();
-    console.log(`${name}: ${done} of ${count}, ${Math.round((done * 1000) / (toldAt - start))} per second`);
+    const { user, system } = process.cpuUsage(before);
+    console.log(`${name}: ${done} of ${count}, ${Math.round((done * 1000) / (toldAt - start))} per second, ${Math.round((done * 1e6) / (user + system))} per second of this process's own time`);
   };
   await run(recording, { count, seed, only, onProgress });
   const seconds = (performance.now() - start) / 1000;

@@ -36,9 +36,9 @@ const deepJson = '['.repeat(200_000) + ']'.repeat(200_000);
 const ODD_VALUES: readonly unknown[] = [
   null, true, false, 0, -0, 1, -1, 1.5, 2 ** 31, 2 ** 32, 2 ** 53, 1e300, -1e300, 5e-324,
   '', ' ', '0', 'null', '__proto__', 'constructor', 'a\r\nb: c', '\u0000', '\ud800', '\u20ac', 'x'.repeat(2000), 'http://127.0.0.1:9/elsewhere', '1970-01-01', '9999-12-31T23:59:59Z',
-  NOW, -NOW, 253_402_300_799_000, 8.64e15 + 1, [], {}, [[]], [null], [{}], { a: 1 }, { toString: 1, valueOf: null, then: {} },
+  NOW, -NOW, 253_402_300_799_000, 8.64e15 + 1, [], {}, [[]], [null], [{}], { a: 1 }, JSON.parse('{"toString":1,"valueOf":null,"then":{}}'),
   '2.0', '2025-11-25', '2025-99-99', 'notifications/cancelled', 'ping', -32700, -32600, -32601, -32001, 'text', 'resource',
-]; // prettier-ignore
+];
 const ODD_KEYS = ['__proto__', 'constructor', 'prototype', 'toString', 'then', '', 'id', 'jsonrpc', 'result', 'error', 'method', '_meta', '0', '\ud800'];
 const ODD_TEXTS = ['\n', '\r\n', '\r', '\n\n', '\0', '\ufeff', ':', '{', '}', '[', ']', '"', '\\', ',', 'data: ', 'id: 1\n', 'event: x\n', 'retry: 0\n', 'retry: 4294967296\n', 'data:\n\n', 'null', '-', '1e999', '\ud800', '\u20ac', '[]', '{}', '{"jsonrpc":"2.0","method":"ping","id":1}'];
 

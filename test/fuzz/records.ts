@@ -20,9 +20,10 @@ const validator = new CfWorkerJsonSchemaValidator();
 export async function fuzzRecords(recording: Recording, campaign: Campaign): Promise<void> {
   const key = await sessionKey({ url: recording.url, query: '' }, recording.principal, 'default');
   const file = await fileOf(key, fresh(recording.records[0] ?? ''));
-  await runBlocks('records', campaign, 1, async (index) => {
+  await runBlocks('records', campaign, 1, async (index, _, onDone) => {
     try {
       await change(recording, key, file, new Random(campaign.seed, index), index);
+      onDone();
     } catch (error) {
       throw new FuzzFailure('records', campaign, index, error);
     }
@@ -41,7 +42,7 @@ async function fileOf(key: string, text: string): Promise<RecordFile> {
   const store = fileStore(directory);
   await store.set(key, text);
   await store.close();
-  const [name = ''] = (await readdir(directory)).filter((each) => /^[0-9a-f]{64}$/.test(each));
+  const name = (await readdir(directory)).find((each) => /^[0-9a-f]{64}$/.test(each)) ?? '';
   const bytes = await readFile(join(directory, name));
   await rm(directory, { recursive: true, force: true });
   return { name, bytes, text };

@@ -8,7 +8,9 @@ import { type Changed, type Question, rawReply, RecordedServer } from './server.
 /** So many answers are changed for one client, one after the other. */
 const BLOCK = 20;
 /** How long a call waits for an answer that may never come, in ms. */
-const PATIENCE = 250;
+const PATIENCE = 1000;
+/** Each is a turn of its own. */
+const MOST_PIECES = 30;
 const METHODS = ['tools/call', 'tools/call', 'tools/call', 'tools/list', 'ping', 'resources/subscribe', 'initialize'];
 const STATUSES = [200, 201, 202, 204, 206, 300, 301, 302, 303, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 413, 415, 418, 421, 422, 425, 429, 451, 500, 501, 502, 503, 504, 511, 599];
 const HEADERS: Readonly<Record<string, readonly string[]>> = {
@@ -24,7 +26,7 @@ const validator = new CfWorkerJsonSchemaValidator();
 
 /** Has a client hear changed answers: each call must be settled, truly or with an error that has a type, and the next one must work. */
 export async function fuzzReplies(recording: Recording, campaign: Campaign & { readonly overHttp?: boolean }): Promise<void> {
-  await runBlocks('replies', campaign, BLOCK, async (from, to) => {
+  await runBlocks('replies', campaign, BLOCK, async (from, to, onDone) => {
     const server = new RecordedServer(recording.replies);
     const url = campaign.overHttp ? await server.listen() : recording.url;
     let client = clientOf(server, url, campaign.overHttp);
@@ -32,7 +34,8 @@ export async function fuzzReplies(recording: Recording, campaign: Campaign & { r
       await client.connect();
       for (let index = from; index < to; index++) {
         try {
-          client = await change(recording, server, client, new Random(campaign.seed, index), index, () => clientOf(server, url, campaign.overHttp));
+          client = await change(recording, campaign.overHttp ?? false, server, client, new Random(campaign.seed, index), index, () => clientOf(server, url, campaign.overHttp));
+          onDone();
         } catch (error) {
           throw new FuzzFailure('replies', campaign, index, error);
         }
@@ -58,9 +61,9 @@ function clientOf(server: RecordedServer, url: string, overHttp = false, connect
 }
 
 /** One changed answer. Returns the client that goes on. */
-async function change(recording: Recording, server: RecordedServer, before: ResilientClient, random: Random, index: number, create: () => ResilientClient): Promise<ResilientClient> {
+async function change(recording: Recording, overHttp: boolean, server: RecordedServer, before: ResilientClient, random: Random, index: number, create: () => ResilientClient): Promise<ResilientClient> {
   const method = random.pick(METHODS);
-  const times = random.pick([1, 1, 2, 1000]);
+  const times = random.pick([1, 1, 1, 2, 2, 5]);
   let client = before;
   let left = times;
   let calls = 0;
@@ -69,7 +72,7 @@ async function change(recording: Recording, server: RecordedServer, before: Resi
     fits: ({ rpc, method: verb }) => rpc.method === method || (times > 1 && (verb === 'GET' || rpc.method === 'initialize')),
     change: (reply, question) => {
       if (question.rpc.method === method) calls++;
-      return left-- > 0 ? changed(reply, question, random, recording) : reply;
+      return left-- > 0 ? changed(reply, question, random, recording, overHttp) : reply;
     },
   };
   const nonce = `nonce ${index}`;
@@ -117,12 +120,12 @@ function isTyped(error: unknown): boolean {
   return typeof (error as { code?: unknown }).code === 'number' || 'issues' in error || /protocol version is not supported/.test(error.message);
 }
 
-function changed(good: Reply, question: Question, random: Random, recording: Recording): Changed {
+function changed(good: Reply, question: Question, random: Random, recording: Recording, overHttp: boolean): Changed {
   let reply: Changed = question.method === 'GET' ? resumed(question, random) : random.chance(0.1) ? failed(good, question, recording) : good;
   const changes = 1 + random.below(3);
   for (let i = 0; i < changes; i++) reply = changedOnce(reply, random);
-  if (random.chance(0.3)) reply = { ...reply, pieces: random.pick([1, 7, 100]), breaksOff: random.chance(0.5) };
-  return random.chance(0.5) ? reply : { ...reply, raw: mutateBytes(rawReply(reply, random), random) };
+  if (random.chance(0.3)) reply = { ...reply, pieces: Math.max(random.pick([1, 7, 100]), Math.ceil(reply.body.length / MOST_PIECES)), breaksOff: random.chance(0.5) };
+  return !overHttp || random.chance(0.5) ? reply : { ...reply, raw: mutateBytes(rawReply(reply, random), random) };
 }
 
 /** A real server's error, for this question. */
