@@ -1,6 +1,7 @@
 import { reasonOf, StoreError } from '../errors.ts';
 import { ignoringConflict } from '../storage/conflict.ts';
 import type { Store } from '../storage/store.ts';
+import { redactedError, textsIn } from '../redact.ts';
 import { afterIdle, within } from '../timers.ts';
 
 /** The answer of a server, as it is kept: a result, or its error. */
@@ -102,7 +103,12 @@ export class Page {
     const { store, key, ttl, method, digest } = this.#place;
     const kept = entry.answer ? ttl : Math.max(ttl, LEAST_TTL);
     const next: Entry = { ...entry, v: 1, method, digest, seenAt, expiresAt: Number.isFinite(kept) ? Date.now() + kept : null };
-    return (await ignoringConflict(within(store.set(key, JSON.stringify(next), expected), STORE_TIMEOUT))) !== undefined;
+    const text = JSON.stringify(next);
+    const setting = store.set(key, text, expected).catch((error: unknown) => {
+      // A store of anybody's making may repeat what it was to write: an answer is for its caller alone.
+      throw error instanceof Error ? redactedError(error, [text, ...textsIn(next.answer)]) : error;
+    });
+    return (await ignoringConflict(within(setting, STORE_TIMEOUT))) !== undefined;
   }
 }
 

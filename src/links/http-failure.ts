@@ -1,4 +1,5 @@
 import type { JSONRPCErrorResponse } from '@modelcontextprotocol/sdk/types.js';
+import { redacted, redactedData } from '../redact.ts';
 import { parseMessage } from './messages.ts';
 
 /** What an HTTP answer that is not 2xx says, read once, in one place. */
@@ -14,7 +15,7 @@ export interface HttpFailure {
   readonly verdict: 'session-lost' | 'unauthorized' | 'busy' | 'refused' | 'unknown';
   /** `Retry-After` in milliseconds. */
   readonly retryAfter: number | undefined;
-  /** A JSON-RPC error in the body. It is an answer if its id is that of a request that was sent. */
+  /** A JSON-RPC error in the body, without secrets too. It is an answer if its id is that of a request that was sent. */
   readonly error: JSONRPCErrorResponse | undefined;
   /** What the server wrote, shortened, for the error text. Secrets that the request carried are taken out. */
   readonly text: string;
@@ -33,15 +34,16 @@ export interface FailureInput {
   readonly now?: number;
 }
 
-export function readHttpFailure({ status, body, header, sessionId, secrets = [], hidden, now = Date.now() }: FailureInput): HttpFailure {
+export function readHttpFailure({ status, body, header, sessionId, secrets: others = [], hidden, now = Date.now() }: FailureInput): HttpFailure {
+  const secrets = sessionId === undefined ? others : [sessionId, ...others];
   const message = parseMessage(body);
   const error = message && 'error' in message ? message : undefined;
   return {
     status,
     verdict: verdictOf(status, body, error, sessionId),
     retryAfter: parseRetryAfter(header('retry-after'), now),
-    error,
-    text: describe(body, sessionId === undefined ? secrets : [sessionId, ...secrets]) + (hidden && sessionId === undefined && MISSES_SESSION.test(body) ? HIDDEN : ''),
+    error: error && { ...error, error: redactedData(error.error, secrets) },
+    text: describe(body, secrets) + (hidden && sessionId === undefined && MISSES_SESSION.test(body) ? HIDDEN : ''),
   };
 }
 
@@ -109,16 +111,10 @@ export function parseRetryAfter(value: string | undefined, now: number): number 
 }
 
 const LONGEST_TEXT = 300;
-/** What is shorter than this is no secret, and taking it out would garble the text. */
-const SHORTEST_SECRET = 6;
 
 function describe(body: string, secrets: readonly string[]): string {
   if (/^\s*<(!doctype|html)/i.test(body)) return 'a page of HTML';
-  let text = /"message"\s*:\s*"((?:[^"\\]|\\.){1,1000})"/.exec(body)?.[1] ?? body;
-  // Of "Bearer <token>" a server may repeat the token alone.
-  for (const secret of secrets.flatMap((each) => [each, ...each.split(' ')])) {
-    if (secret.length >= SHORTEST_SECRET) text = text.replaceAll(secret, '<secret>');
-  }
-  const oneLine = text.replace(/\s+/g, ' ').trim();
+  const said = /"message"\s*:\s*"((?:[^"\\]|\\.){1,1000})"/.exec(body)?.[1] ?? body;
+  const oneLine = redacted(said, secrets).replace(/\s+/g, ' ').trim();
   return oneLine.length > LONGEST_TEXT ? `${oneLine.slice(0, LONGEST_TEXT)}…` : oneLine;
 }

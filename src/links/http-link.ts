@@ -1,5 +1,6 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import { createParser } from 'eventsource-parser';
+import { redactedData, redactedError, secretsIn, secretsOf } from '../redact.ts';
 import { after } from '../timers.ts';
 import { type HeadersSource, readHeaders, sameHeaders } from './headers.ts';
 import { type HttpFailure, readHttpFailure } from './http-failure.ts';
@@ -58,10 +59,11 @@ export class HttpLink implements Link {
 
   async end(signal: AbortSignal): Promise<void> {
     if (this.#session?.id === undefined) return;
+    const carried = this.#carried();
     try {
-      (await this.#request({ method: 'DELETE', headers: {} }, signal)).reply.cancel();
+      (await this.#request({ method: 'DELETE', headers: {} }, carried, signal)).reply.cancel();
     } catch (error) {
-      this.onNoise?.(asError(error));
+      this.onNoise?.(redactedError(asError(error), carried));
     }
   }
 
@@ -70,18 +72,20 @@ export class HttpLink implements Link {
 
   async #exchange(head: RequestHead, exchange: Exchange, expectsBody: boolean): Promise<Ending> {
     if (exchange.signal.aborted) return { type: 'aborted' };
+    const carried = this.#carried();
     try {
-      return await this.#converse(head, exchange, expectsBody);
+      return await this.#converse(head, carried, exchange, expectsBody);
     } catch (error) {
       if (error instanceof Denied) return { type: 'denied', error: error.reason };
       if (exchange.signal.aborted) return { type: 'aborted' };
-      if (error instanceof NotSentError) return { type: 'not-sent', error, permanent: isPermanent(error) };
-      return { type: error instanceof UnreadableError ? 'unreadable' : 'cut', error: asError(error) };
+      const clean = redactedError(asError(error), carried);
+      if (error instanceof NotSentError) return { type: 'not-sent', error: clean, permanent: isPermanent(error) };
+      return { type: error instanceof UnreadableError ? 'unreadable' : 'cut', error: clean };
     }
   }
 
-  async #converse(head: RequestHead, exchange: Exchange, expectsBody: boolean): Promise<Ending> {
-    const { reply, refusal } = await this.#request(head, exchange.signal, () => exchange.onDispatched?.());
+  async #converse(head: RequestHead, carried: string[], exchange: Exchange, expectsBody: boolean): Promise<Ending> {
+    const { reply, refusal } = await this.#request(head, carried, exchange.signal, () => exchange.onDispatched?.());
     if (refusal) return { type: 'refused', failure: refusal };
     exchange.onAccepted?.({ sessionId: reply.header('mcp-session-id') });
     const type = reply.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
@@ -91,15 +95,19 @@ export class HttpLink implements Link {
       else await glance(reply);
       return { type: 'accepted' };
     }
-    const hear = (message: JSONRPCMessage): void => {
-      if (!exchange.signal.aborted) exchange.hear(message);
+    const ears: Ears = {
+      // Errors end up in logs. What is in a result is for the caller alone.
+      hear: (message) => {
+        if (!exchange.signal.aborted) exchange.hear('error' in message ? { ...message, error: redactedData(message.error, carried) } : message);
+      },
+      noise: (error) => this.onNoise?.(redactedError(error, carried)),
     };
     if (type === 'text/event-stream') {
-      await this.#readEvents(reply, exchange, hear);
+      await this.#readEvents(reply, exchange, ears);
       return { type: 'ended' };
     }
     if (type === 'application/json' && head.method === 'POST') {
-      for (const message of this.#parse(await readText(reply, this.#endpoint.responseLimit))) hear(message);
+      for (const message of parseMessages(await readText(reply, this.#endpoint.responseLimit), ears.noise)) ears.hear(message);
       return { type: 'ended' };
     }
     reply.cancel();
@@ -107,14 +115,14 @@ export class HttpLink implements Link {
     throw new UnreadableError(`the server answered ${reply.status} with ${got}, which is neither JSON nor an event stream`);
   }
 
-  async #readEvents(reply: HttpReply, exchange: Exchange, hear: (message: JSONRPCMessage) => void): Promise<void> {
+  async #readEvents(reply: HttpReply, exchange: Exchange, ears: Ears): Promise<void> {
     const limit = this.#endpoint.responseLimit;
     let sinceEvent = 0;
     let overhead = 0;
     const parser = createParser({
       onEvent: ({ id, event, data }) => {
         sinceEvent = 0;
-        if (data) this.#readEvent(event || 'message', data, hear);
+        if (data) readEvent(event || 'message', data, ears);
         // After the message: a cursor must never be ahead of what was handed over.
         if (id && isEventId(id) && !exchange.signal.aborted) exchange.onEventId?.(id);
       },
@@ -139,24 +147,13 @@ export class HttpLink implements Link {
     }
   }
 
-  /** One message, or the array of a 2025-03-26 batch. What is neither is noise. */
-  #readEvent(event: string, data: string, hear: (message: JSONRPCMessage) => void): void {
-    let messages: JSONRPCMessage[] = [];
-    try {
-      if (event === 'message') messages = this.#parse(data);
-    } catch {
-      // Told below, and skipped: the answer may still come.
-    }
-    if (messages.length === 0) this.onNoise?.(new Error(`an event of the server is not a JSON-RPC message (event "${event}")`));
-    for (const message of messages) hear(message);
+  /** What no error may repeat of an exchange, as far as it is known when it begins. */
+  #carried(): string[] {
+    return secretsOf(this.#endpoint.url);
   }
 
-  #parse(text: string): JSONRPCMessage[] {
-    return parseMessages(text, (error) => this.onNoise?.(error));
-  }
-
-  /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. */
-  async #request(head: RequestHead, signal: AbortSignal, onDispatched?: () => void): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
+  /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. What is secret of it is added to `carried`. */
+  async #request(head: RequestHead, carried: string[], signal: AbortSignal, onDispatched?: () => void): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
     const { authorizer, headers: source } = this.#endpoint;
     const sessionId = this.#session?.id;
     const read = (): Promise<Readonly<Record<string, string>>> => orDenied(() => readHeaders(source), signal);
@@ -165,13 +162,15 @@ export class HttpLink implements Link {
     let extra = await read();
     for (;;) {
       const grant = authorizer && (await orDenied(() => authorizer.grant(), signal));
+      carried.push(...[sessionId, grant?.token].filter((secret) => secret !== undefined), ...secretsIn(extra));
       const { reply, url } = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, grant?.token) }, signal, onDispatched);
+      const given = reply.header('mcp-session-id');
+      if (given !== undefined) carried.push(given);
       if (reply.status >= 200 && reply.status < 300) return { reply };
 
       const said = await glance(reply);
-      const secrets = [sessionId, grant?.token, ...Object.values(extra)].filter((secret) => secret !== undefined);
       const body = redirectText(reply, url) ?? said;
-      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId, secrets, hidden: reply.hidesHeaders });
+      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId, secrets: carried, hidden: reply.hidesHeaders });
       // Leaving is not worth a question to the user.
       const challenge = head.method === 'DELETE' ? undefined : challengeOf(reply);
       const isAboutSession = refusal.verdict === 'session-lost' && reply.header('www-authenticate') === undefined;
@@ -215,6 +214,12 @@ export class HttpLink implements Link {
       url = target;
     }
   }
+}
+
+/** Who hears what a server says in an answer, messages and what is none. */
+interface Ears {
+  hear(message: JSONRPCMessage): void;
+  noise(error: Error): void;
 }
 
 interface RequestHead {
@@ -263,6 +268,18 @@ function dataLines(text: string): number {
 
 /** So many pieces are put together at a time: a million of two characters each would take more memory than the text. */
 const MOST_PIECES = 1000;
+
+/** One message, or the array of a 2025-03-26 batch. What is neither is noise. */
+function readEvent(event: string, data: string, { hear, noise }: Ears): void {
+  let messages: JSONRPCMessage[] = [];
+  try {
+    if (event === 'message') messages = parseMessages(data, noise);
+  } catch {
+    // Told below, and skipped: the answer may still come.
+  }
+  if (messages.length === 0) noise(new Error(`an event of the server is not a JSON-RPC message (event "${event}")`));
+  for (const message of messages) hear(message);
+}
 
 async function readText(reply: HttpReply, limit: number): Promise<string> {
   const parts: string[] = [];

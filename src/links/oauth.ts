@@ -1,4 +1,5 @@
 import type { OAuthClientProvider } from '@modelcontextprotocol/sdk/client/auth.js';
+import { redactedError } from '../redact.ts';
 import { checkHeader } from './headers.ts';
 import type { FetchLike } from './requester.fetch.ts';
 import type { HttpReply } from './requester.ts';
@@ -106,6 +107,22 @@ export class Authorizer {
     return (await this.#provider.tokens())?.access_token;
   }
 
+  /** What the provider has that no error may repeat. */
+  async #secrets(): Promise<string[]> {
+    const provider = this.#provider;
+    const ask = async <T>(question: () => T | Promise<T>): Promise<T | undefined> => {
+      try {
+        return await question();
+      } catch {
+        return undefined;
+      }
+    };
+    const tokens = await ask(() => provider.tokens());
+    const client = await ask(() => provider.clientInformation());
+    const verifier = await ask(() => provider.codeVerifier());
+    return [verifier, tokens?.access_token, tokens?.refresh_token, tokens?.id_token, client?.client_secret].filter((secret) => secret !== undefined);
+  }
+
   #start(kind: Flow['kind'], run: () => Promise<void>): Promise<void> {
     const flow: Flow = {
       kind,
@@ -121,12 +138,17 @@ export class Authorizer {
 
   async #run(provider: OAuthClientProvider, authorizationCode?: string): Promise<void> {
     const { auth, UnauthorizedError } = await import('@modelcontextprotocol/sdk/client/auth.js');
+    // Looked at before, too: what the server does not accept, the SDK has the provider forget.
+    const before = [authorizationCode ?? '', ...(await this.#secrets())];
     const result = await auth(provider, {
       serverUrl: this.#serverUrl,
       ...(authorizationCode === undefined ? {} : { authorizationCode }),
       ...(this.#resourceMetadataUrl ? { resourceMetadataUrl: this.#resourceMetadataUrl } : {}),
       ...(this.#scope === undefined ? {} : { scope: this.#scope }),
       ...(this.#fetchFn ? { fetchFn: this.#fetchFn } : {}),
+    }).catch(async (error: unknown) => {
+      // The SDK repeats what an authorization server says, all of it, and that may repeat what it was asked with.
+      throw error instanceof Error ? redactedError(error, [...before, ...(await this.#secrets())]) : error;
     });
     if (result === 'AUTHORIZED') {
       this.#asked = undefined;

@@ -1,4 +1,5 @@
 import { StoreError } from '../errors.ts';
+import { redacted, redactedError } from '../redact.ts';
 import type { Lock, Store } from '../storage/store.ts';
 import { onAbort } from '../signals.ts';
 import { within } from '../timers.ts';
@@ -40,6 +41,8 @@ export class Shelf {
   #restsUntil = 0;
   /** From a failure to the next success. */
   #broken = false;
+  /** The session id that was read or written last, and the record with it. */
+  #secrets: readonly string[] = [];
   #warned: string | undefined;
 
   constructor(options: ShelfOptions) {
@@ -54,6 +57,7 @@ export class Shelf {
     const there = await this.#guard((store) => store.get(this.#options.key));
     if (!there) return undefined;
     const record = readable(there.value);
+    this.#secrets = [there.value, record?.id ?? ''];
     const foreign = record ? undefined : foreignness(there.value);
     if (foreign !== undefined) {
       this.fail(new Error(`${foreign}, and it is left alone`));
@@ -64,7 +68,9 @@ export class Shelf {
 
   /** @throws ConflictError, and nothing else */
   async set(record: SessionRecord, expected: string | null): Promise<void> {
-    await this.#guard((store) => store.set(this.#options.key, serializeRecord(record), expected));
+    const text = serializeRecord(record);
+    this.#secrets = [text, record.id];
+    await this.#guard((store) => store.set(this.#options.key, text, expected));
   }
 
   /** @throws ConflictError, and nothing else */
@@ -90,7 +96,9 @@ export class Shelf {
     }
   }
 
-  fail(error: unknown): void {
+  fail(failure: unknown): void {
+    // A store of anybody's making may repeat what it was to write.
+    const error = failure instanceof Error ? redactedError(failure, this.#secrets) : redacted(String(failure), this.#secrets);
     if (!this.#broken) this.warn(`the store failed, so the session is kept in memory only, until the store works again: ${explain(error)}`, error);
     this.#broken = true;
     this.failures++;
