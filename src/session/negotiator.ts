@@ -312,7 +312,8 @@ export class Negotiator {
   #dismiss({ link }: Pick<ActiveSession, 'link'>): void {
     link.onGone = undefined;
     const gone = link.end(expiring(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
-    this.#farewell = Promise.all([this.#farewell, gone]);
+    // Without their results: each would hold the one before, for as long as the client lives.
+    this.#farewell = Promise.all([this.#farewell, gone]).then(() => undefined);
   }
 
   /** Rejects where the session is lost meanwhile; whatever else goes wrong is told, and the session is used without it. */
