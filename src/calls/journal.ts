@@ -51,6 +51,8 @@ interface Place {
 /** The place of one durable call in the store. Every write is compare-and-set: others may have the same call in hand. */
 export class Page {
   readonly #place: Place;
+  /** What was read or written last: a store of anybody's making may repeat it when it fails, and an answer is for its caller alone. */
+  #secrets: readonly string[] = [];
 
   constructor(place: Place) {
     this.#place = place;
@@ -68,8 +70,11 @@ export class Page {
 
   async read(): Promise<Found | undefined> {
     const { store, key } = this.#place;
-    const stored = await within(store.get(key), STORE_TIMEOUT);
-    return stored && { entry: parseEntry(stored.value), revision: stored.revision };
+    const stored = await this.#asked(store.get(key));
+    if (!stored) return undefined;
+    const entry = parseEntry(stored.value);
+    this.#secrets = [stored.value, ...textsIn(entry?.answer)];
+    return { entry, revision: stored.revision };
   }
 
   /** Whether it is the entry of this very call, and the answer is still to come. */
@@ -95,7 +100,16 @@ export class Page {
   async remove(found?: Found): Promise<void> {
     const { store, key } = this.#place;
     const there = found ?? (await this.read());
-    if (this.isOpen(there)) await ignoringConflict(within(store.delete(key, there.revision), STORE_TIMEOUT));
+    if (this.isOpen(there)) await ignoringConflict(this.#asked(store.delete(key, there.revision)));
+  }
+
+  /** The answer of the store, which is waited for so long. */
+  async #asked<T>(answer: Promise<T>): Promise<T> {
+    try {
+      return await within(answer, STORE_TIMEOUT);
+    } catch (error) {
+      throw error instanceof Error ? redactedError(error, this.#secrets) : error;
+    }
   }
 
   /** Whether it was written: `false` where somebody else was quicker. */
@@ -104,11 +118,8 @@ export class Page {
     const kept = entry.answer ? ttl : Math.max(ttl, LEAST_TTL);
     const next: Entry = { ...entry, v: 1, method, digest, seenAt, expiresAt: Number.isFinite(kept) ? Date.now() + kept : null };
     const text = JSON.stringify(next);
-    const setting = store.set(key, text, expected).catch((error: unknown) => {
-      // A store of anybody's making may repeat what it was to write: an answer is for its caller alone.
-      throw error instanceof Error ? redactedError(error, [text, ...textsIn(next.answer)]) : error;
-    });
-    return (await ignoringConflict(within(setting, STORE_TIMEOUT))) !== undefined;
+    this.#secrets = [text, ...textsIn(next.answer)];
+    return (await ignoringConflict(this.#asked(store.set(key, text, expected)))) !== undefined;
   }
 }
 

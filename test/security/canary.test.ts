@@ -250,14 +250,14 @@ function talkative(inner: Store, broken: () => boolean): Store {
     const error = Object.assign(new Error(`cannot ${what} ${key}: ${value}`, { cause: new Error(`command failed: SET ${key} ${JSON.stringify(value)}`) }), { command: { name: what, args: [key, value] } });
     return error;
   };
-  let last = '';
+  const last = new Map<string, string>();
   return altered(inner, {
     get: async (key) => {
-      if (broken()) throw tell('get', key, last);
+      if (broken()) throw tell('get', key, last.get(key) ?? '');
       return inner.get(key);
     },
     set: async (key, value, expected) => {
-      last = value;
+      last.set(key, value);
       if (broken()) throw tell('set', key, value);
       return inner.set(key, value, expected);
     },
@@ -270,10 +270,11 @@ test.each(['with', 'without'])('A store whose errors repeat what they were about
   let broken = false;
   const client = clientOf(echo, ears, { store: talkative(memoryStore(), () => broken), on: ears.on({ quiet: listener === 'without' }) });
   await client.connect();
-  echo.fault = (_seen, { id }, res) => {
+  echo.fault = (_seen, { id, method }, res) => {
+    if (method !== 'tools/call') return res.writeHead(405).end();
     // From here on the durable call's answer cannot be kept.
     broken = true;
-    res.writeHead(200, JSON_TYPE).end(JSON.stringify({ jsonrpc: '2.0', id, result: { content: [{ type: 'text', text: canary.result }] } }));
+    return res.writeHead(200, JSON_TYPE).end(JSON.stringify({ jsonrpc: '2.0', id, result: { content: [{ type: 'text', text: canary.result }] } }));
   };
   await client.callTool({ name: 'do', arguments: args }, undefined, { callId: 'one' });
   await ears.failure('update()', client.update(() => ({ data: { token: canary.metadata } })));
