@@ -118,33 +118,30 @@ export function isRefusal(error: unknown): boolean {
   return error instanceof Error && !(error instanceof RepriseError) && REFUSALS.has((error as { code?: unknown }).code);
 }
 
-/**
- * What may be repeated (an allow-list: what is not on it is not safe), and of it what may be shared by callers that ask for the same
- * at the same time. What sets something is not shared: of "debug, info, debug" the last must not be taken for the first.
- */
-const SAFE_METHODS: ReadonlyMap<string, 'shared' | 'single'> = new Map([
-  ['initialize', 'single'],
-  ['ping', 'single'],
-  ['completion/complete', 'shared'],
-  ['logging/setLevel', 'single'],
-  ['prompts/get', 'shared'],
-  ['prompts/list', 'shared'],
-  ['resources/list', 'shared'],
-  ['resources/read', 'shared'],
-  ['resources/subscribe', 'single'],
-  ['resources/templates/list', 'shared'],
-  ['resources/unsubscribe', 'single'],
-  ['tasks/get', 'shared'],
-  ['tasks/list', 'shared'],
-  ['tasks/result', 'single'],
-  ['tools/list', 'shared'],
+/** What may be repeated: an allow-list, what is on neither part of it is not safe. */
+const SHARED_METHODS: ReadonlySet<string> = new Set([
+  'completion/complete',
+  'prompts/get',
+  'prompts/list',
+  'resources/list',
+  'resources/read',
+  'resources/templates/list',
+  'tasks/get',
+  'tasks/list',
+  'tools/list',
 ]);
 
+/**
+ * Of what may be repeated, this is not shared by callers that ask for the same at the same time: of "debug, info, debug" the last must not
+ * be taken for the first.
+ */
+const SINGLE_METHODS: ReadonlySet<string> = new Set(['initialize', 'logging/setLevel', 'ping', 'resources/subscribe', 'resources/unsubscribe', 'tasks/result']);
+
 export function isSafeMethod(method: string): boolean {
-  return SAFE_METHODS.has(method);
+  return SHARED_METHODS.has(method) || SINGLE_METHODS.has(method);
 }
 
 /** Whether one answer does for all who ask for it at the same time. */
 export function isShared(method: string): boolean {
-  return SAFE_METHODS.get(method) === 'shared';
+  return SHARED_METHODS.has(method);
 }

@@ -123,13 +123,13 @@ export class Correlator {
 
   /** Forgets a call: nothing that still comes for it is handed over. */
   close(call: PendingCall): void {
-    if (call.wireId !== undefined) this.#byWireId.delete(call.wireId);
+    this.#byWireId.delete(call.wireId as number);
     if (this.#byClientId.get(call.request.id) === call) this.#byClientId.delete(call.request.id);
   }
 
   /** The server has nothing of the call any more: there is no answer to expect and nothing to cancel. */
   withdraw(call: PendingCall): void {
-    if (call.wireId !== undefined) this.#byWireId.delete(call.wireId);
+    this.#byWireId.delete(call.wireId as number);
     call.wireId = undefined;
     call.sent = false;
   }
@@ -159,7 +159,8 @@ export class Correlator {
    */
   receive(message: JSONRPCMessage): JSONRPCMessage | undefined {
     if (!('method' in message)) {
-      const call = typeof message.id === 'number' ? this.#byWireId.get(message.id) : undefined;
+      // An id of another type is found nowhere: to a map '5' is not 5.
+      const call = this.#byWireId.get(message.id as number);
       if (!call) {
         this.#dropped++;
         return undefined;
@@ -170,8 +171,7 @@ export class Correlator {
       return undefined;
     }
     if (message.method !== 'notifications/progress') return message;
-    const token = message.params?.['progressToken'];
-    const original = typeof token === 'number' ? this.#originalToken(token) : undefined;
+    const original = this.#originalToken(message.params?.['progressToken'] as number);
     if (original === undefined) {
       this.#dropped++;
       return undefined;
@@ -190,8 +190,8 @@ export class Correlator {
 
   #keepTaskToken(call: PendingCall, message: Answer): void {
     const token = call.request.params?._meta?.progressToken;
-    if (token === undefined || call.wireId === undefined || !('result' in message) || message.result['task'] === undefined) return;
-    this.#taskTokens.set(call.wireId, token);
+    if (token === undefined || !('result' in message) || message.result['task'] === undefined) return;
+    this.#taskTokens.set(message.id as number, token);
     if (this.#taskTokens.size > MOST_TASK_TOKENS) this.#taskTokens.delete(this.#taskTokens.keys().next().value as number);
   }
 }

@@ -30,9 +30,10 @@ export class Inbound {
 
   /** Where an answer goes, and under which id. */
   answer(message: JSONRPCResponse): { link: Link; message: JSONRPCResponse } | undefined {
-    const question = message.id === undefined ? undefined : this.#questions.get(message.id);
-    if (!question || message.id === undefined) return undefined;
-    this.#questions.delete(message.id);
+    const id = message.id as RequestId;
+    const question = this.#questions.get(id);
+    if (!question) return undefined;
+    this.#questions.delete(id);
     return { link: question.link, message: { ...message, id: question.id } };
   }
 

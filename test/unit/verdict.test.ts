@@ -2,7 +2,7 @@ import { McpError } from '@modelcontextprotocol/sdk/types.js';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { isRefusal, isSafeMethod, isShared, type Outcome, outcomeOf, type Situation, VERDICTS, verdictOn } from '../../src/calls/verdict.ts';
+import { isOfflineError, isRefusal, isSafeMethod, isShared, type Outcome, outcomeOf, type Situation, VERDICTS, verdictOn } from '../../src/calls/verdict.ts';
 import * as errors from '../../src/errors.ts';
 
 const OUTCOMES: readonly Outcome[] = ['answered', 'not-sent', 'never', 'busy', 'lost', 'refused', 'unknown', 'ended'];
@@ -160,17 +160,30 @@ describe('what became of an attempt', () => {
   });
 });
 
+describe('a device without a network', () => {
+  const offline = Object.assign(new Error('x'), { code: 'ERR_OFFLINE' });
+
+  it('is told by the code of an error, or of what caused it', () => {
+    expect(isOfflineError(offline)).toBe(true);
+    expect(isOfflineError(new errors.UnreachableError('x', { cause: new Error('y', { cause: offline }) }))).toBe(true);
+  });
+
+  it.each([undefined, null, 'ERR_OFFLINE', { code: 'ERR_OFFLINE' }, new Error('ERR_OFFLINE'), new Error('x', { cause: { code: 'ERR_OFFLINE' } }), sdkError('ECONNREFUSED')])('is not told by %o', (error) => {
+    expect(isOfflineError(error)).toBe(false);
+  });
+});
+
 describe('methods', () => {
-  const REPEATABLE = ['ping', 'tools/list', 'resources/list', 'resources/read', 'resources/templates/list', 'prompts/list', 'prompts/get', 'completion/complete'];
-  const SETTING = ['logging/setLevel', 'resources/subscribe', 'resources/unsubscribe', 'initialize'];
+  const SHARED = ['tools/list', 'resources/list', 'resources/read', 'resources/templates/list', 'prompts/list', 'prompts/get', 'completion/complete', 'tasks/get', 'tasks/list'];
+  const SINGLE = ['ping', 'logging/setLevel', 'resources/subscribe', 'resources/unsubscribe', 'initialize', 'tasks/result'];
 
   it('may be repeated by an allow-list, and nothing else may', () => {
-    for (const method of [...REPEATABLE, ...SETTING]) expect(isSafeMethod(method), method).toBe(true);
+    for (const method of [...SHARED, ...SINGLE]) expect(isSafeMethod(method), method).toBe(true);
     for (const method of ['tools/call', 'tasks/cancel', 'whatever/new', 'Ping', '', '__proto__', 'constructor', 'toString']) expect(isSafeMethod(method), method).toBe(false);
   });
 
   it('share one answer only where they may be repeated and set nothing', () => {
-    for (const method of ['tools/list', 'resources/read', 'prompts/get']) expect(isShared(method), method).toBe(true);
-    for (const method of [...SETTING, 'ping', 'tasks/result', 'tools/call', '__proto__']) expect(isShared(method), method).toBe(false);
+    for (const method of SHARED) expect(isShared(method), method).toBe(true);
+    for (const method of [...SINGLE, 'tools/call', 'tasks/cancel', '', '__proto__']) expect(isShared(method), method).toBe(false);
   });
 });
