@@ -1,0 +1,23 @@
+import { availableParallelism } from 'node:os';
+import { describe, type Found, hunt } from './plant.ts';
+import { QUICK, SLOW } from './planted-bugs.ts';
+
+/**
+ * Plants every bug of the list in a copy of the source, one at a time, and shows what catches it.
+ *
+ * ```sh
+ * npm run planted              # all of them
+ * npm run planted -- redirect  # those with this word in their name
+ * ```
+ */
+const [word = ''] = process.argv.slice(2);
+const bugs = [...SLOW, ...QUICK].filter(({ name }) => name.includes(word));
+const start = performance.now();
+const seconds = (time: number): string => `${time.toFixed(1).padStart(6)} s`;
+
+const found = await hunt(bugs, Math.min(2, availableParallelism()), ({ bug, failed, seconds: time }: Found) => {
+  console.log(`${failed === undefined ? 'SURVIVED' : 'caught  '} ${seconds(time)}  ${bug.name}\n                     ${failed ?? `by nothing in ${describe(bug.caughtBy)}`}`);
+});
+const survivors = found.filter(({ failed }) => failed === undefined);
+console.log(`\n${found.length - survivors.length} of ${found.length} planted bugs were caught, in ${seconds((performance.now() - start) / 1000).trim()}.`);
+process.exitCode = survivors.length > 0 ? 1 : 0;
