@@ -4,11 +4,10 @@ const SHORTEST = 6;
 const MOST_VALUES = 2_000;
 const DEEPEST = 8;
 
-/** A text without what is secret, in whatever form it is likely to be repeated: as it is, escaped in JSON, in a URL or in HTML. */
+/** A text without what is secret, in whatever form it is likely to be repeated: as it is, escaped in JSON, in a URL or in HTML; in whatever case. */
 export function redacted(text: string, secrets: readonly string[]): string {
-  let clean = text;
-  for (const form of formsOf(secrets)) clean = clean.replaceAll(form, '<secret>');
-  return clean;
+  const forms = patternOf(secrets);
+  return forms ? text.replace(forms, '<secret>') : text;
 }
 
 /**
@@ -16,8 +15,8 @@ export function redacted(text: string, secrets: readonly string[]): string {
  * stack, code and causes): errors of other people's code may carry the whole request, its headers and its body.
  */
 export function redactedError(error: Error, secrets: readonly string[]): Error {
-  const forms = formsOf(secrets);
-  if (forms.length === 0 || !reveals(error, forms, { left: MOST_VALUES, seen: new Set() }, 0)) return error;
+  const forms = patternOf(secrets);
+  if (!forms || !reveals(error, forms, { left: MOST_VALUES, seen: new Set() }, 0)) return error;
   return copyOf(error, secrets, 0);
 }
 
@@ -62,7 +61,7 @@ function credentialsIn(header: string): string[] {
 }
 
 /** Longest first: one may be a part of another. */
-function formsOf(secrets: readonly string[]): string[] {
+function patternOf(secrets: readonly string[]): RegExp | undefined {
   const forms = new Set<string>();
   for (const secret of secrets) {
     if (secret.length < SHORTEST) continue;
@@ -71,11 +70,13 @@ function formsOf(secrets: readonly string[]): string[] {
     const url = encodeURIComponent(secret.replace(/\p{Surrogate}/gu, ''));
     for (const form of [secret, json, json.replaceAll('/', '\\/'), url, encodeURI(decodeURIComponent(url)), html]) forms.add(form);
   }
-  return [...forms].sort((a, b) => b.length - a.length);
+  if (forms.size === 0) return undefined;
+  const longestFirst = [...forms].sort((a, b) => b.length - a.length);
+  return new RegExp(longestFirst.map((form) => form.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')).join('|'), 'gi');
 }
 
-function reveals(value: unknown, forms: readonly string[], budget: { left: number; readonly seen: Set<unknown> }, depth: number): boolean {
-  if (typeof value === 'string') return forms.some((form) => value.includes(form));
+function reveals(value: unknown, forms: RegExp, budget: { left: number; readonly seen: Set<unknown> }, depth: number): boolean {
+  if (typeof value === 'string') return value.search(forms) >= 0;
   if (typeof value !== 'object' || value === null || budget.seen.has(value)) return false;
   budget.seen.add(value);
   const isError = value instanceof Error;

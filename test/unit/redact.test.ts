@@ -9,6 +9,7 @@ const SECRET = 'a/b "c"\\<d>&e=';
 describe('a text', () => {
   test.each([
     ['as it is', SECRET],
+    ['in another case', SECRET.toUpperCase()],
     ['in JSON', JSON.stringify(SECRET).slice(1, -1)],
     ['in the JSON of PHP', JSON.stringify(SECRET).slice(1, -1).replaceAll('/', '\\/')],
     ['in a URL', encodeURIComponent(SECRET)],
