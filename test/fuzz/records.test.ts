@@ -1,0 +1,13 @@
+import { expect, it } from 'vitest';
+import { record } from './recorded.ts';
+import { fuzzRecords } from './records.ts';
+
+/** A part of what `npm run fuzz` does without an end: the same 20,000 each time. */
+it('20,000 changed records: the session is taken up, or a new one is started with one warning, and nothing else happens', { timeout: 600_000 }, async () => {
+  const recording = await record();
+  // The first one has everything that a session can keep.
+  const kept = recording.records.map((text) => Object.keys(JSON.parse(text) as object));
+  expect(kept).toEqual([expect.arrayContaining(['cursor', 'cache', 'metadata', 'data', 'calls', 'subscriptions', 'logLevel', 'principal']), expect.not.arrayContaining(['cursor'])]);
+
+  await fuzzRecords(recording, { seed: 1, count: 20_000 });
+});
