@@ -12,7 +12,7 @@ const LIMIT = 16 * MB;
 const RUNTIME = 64 * MB;
 
 const tooLong = { code: 'OUTCOME_UNKNOWN', outcome: 'unknown', message: expect.stringContaining(`longer than the limit of ${LIMIT} characters (limits.responseBytes)`) };
-const answered = { code: undefined, answer: said('through it all') };
+const answered = { message: '', answer: said('through it all') };
 const refused = { code: 'OUTCOME_UNKNOWN', message: expect.stringContaining('500') };
 const encoded = { code: 'OUTCOME_UNKNOWN', message: expect.stringContaining('encoding "gzip", which was not asked for') };
 
@@ -43,9 +43,9 @@ describe.concurrent.each(['node:http', 'fetch'])('with a limit of 16 MB, over %s
     ['endless-refusal', refused],
     ['endless-answer-to-nothing', { code: 'OUTCOME_UNKNOWN', message: expect.stringContaining('202') }],
     ['progress-flood', answered],
-    ['notification-flood', answered],
-    ['flood-of-foreign-answers', answered],
-  ])('%s takes no more memory than twice that', { timeout: 300_000 }, async (flood, expected) => {
+    // What becomes of a message is the same for both.
+    ...(overFetch ? [] : ([['notification-flood', answered], ['flood-of-foreign-answers', answered]] as const)),
+  ] as const)('%s takes no more memory than twice that', { timeout: 300_000 }, async (flood, expected) => {
     await using client = runScript<Said, Told>(new URL('./flood-client.process.ts', import.meta.url));
     client.send({ type: 'flood', flood, url, limit: LIMIT, overFetch });
 
