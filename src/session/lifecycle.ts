@@ -241,7 +241,8 @@ export class Lifecycle {
   async update(change: (session: UserState) => UserChange): Promise<void> {
     if (typeof change !== 'function') throw new TypeError('update(change): the change must be a function');
     const { state } = this;
-    if (!('session' in state) && !this.#renewal) {
+    // What is changed before the first handshake is complete would be gone with it, where another process was quicker.
+    if (!this.#renewal && (!('session' in state) || state.name === 'negotiating')) {
       throw new ClosedError(`The session is not open (it is ${state.name}).`, { advice: 'Nothing was changed: connect first.', outcome: 'not-sent' });
     }
     await this.#negotiator.changeUser(change);

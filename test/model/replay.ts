@@ -1,0 +1,29 @@
+import fc from 'fast-check';
+
+/** How often each property is tried, instead of its usual number. */
+const { MODEL_RUNS, FC_SEED, FC_PATH, FC_REPLAY } = process.env;
+
+/** For `fc.commands`: which of them ran, of a failure that is replayed. */
+export const replayPath: { replayPath?: string } = FC_REPLAY === undefined ? {} : { replayPath: FC_REPLAY };
+
+/**
+ * `fc.assert`, which says how to make a failure happen again.
+ *
+ * @param runs - how often it is tried in CI
+ * @param where - the file and the name of the test
+ */
+export async function holds<T>(property: fc.IAsyncProperty<T>, runs: number, where: { readonly file: string; readonly test: string }): Promise<void> {
+  await fc.assert(property, {
+    numRuns: MODEL_RUNS === undefined ? runs : Number(MODEL_RUNS),
+    ...(FC_SEED === undefined ? {} : { seed: Number(FC_SEED) }),
+    ...(FC_PATH === undefined ? {} : { path: FC_PATH, endOnFailure: true }),
+    reporter: (out) => {
+      if (!out.failed) return;
+      const { seed, counterexamplePath, counterexample, errorInstance } = out;
+      const replay = /replayPath="([^"]*)"/.exec(fc.stringify(counterexample))?.[1];
+      const again = [`FC_SEED=${seed}`, `FC_PATH=${counterexamplePath}`, ...(replay === undefined ? [] : [`FC_REPLAY='${replay}'`])].join(' ');
+      const why = errorInstance instanceof Error ? errorInstance.message : String(errorInstance);
+      throw new Error(`${why}\n\n${fc.defaultReportMessage(out)}\n\nTo see it again:\n  ${again} npx vitest run --project node ${where.file} -t ${JSON.stringify(where.test)}\n`, { cause: errorInstance });
+    },
+  });
+}
