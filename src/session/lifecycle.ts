@@ -35,6 +35,8 @@ export class Lifecycle {
   readonly #machine: StateMachine;
   readonly #negotiator: Negotiator;
   #params: Params | undefined;
+  /** When the first handshake must be complete, on the clock of `performance.now()`. */
+  #connectBy = 0;
   /** From `start()` to `close()`: whatever is under way when it ends must not touch what comes after. */
   #scope = new AbortController();
   #renewal: Promise<ActiveSession> | undefined;
@@ -96,6 +98,7 @@ export class Lifecycle {
 
   start(): void {
     this.#scope = new AbortController();
+    this.#connectBy = performance.now() + this.#negotiator.timeout;
     this.#machine.enter({ name: 'idle' });
   }
 
@@ -142,7 +145,8 @@ export class Lifecycle {
     if (state.name === 'negotiating' && state.session && this.#params) {
       const scope = this.#scope.signal;
       try {
-        const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#negotiator.timeout, message);
+        // What is left of the time: with a limit of its own this half could double it.
+        const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#connectBy - performance.now(), message);
         scope.throwIfAborted();
         this.#open(session);
       } finally {

@@ -61,7 +61,7 @@ const connect = peer.map((who) =>
 const call = fc.tuple(peer, kind, fc.boolean(), callId, fc.constantFrom(20_000, 20_000, 400)).map(([who, wanted, held, id, timeout]) =>
   new Event(`${wanted} call ${who + 1}${held ? ', held' : ''}${timeout < 20_000 ? `, in ${timeout} ms` : ''}${wanted === 'durable' ? `, ${id}` : ''}`, isIn(who), (world) => {
     const how = possible(world, wanted);
-    world.call(world.peer(who), how, { held, timeout, ...(how === 'durable' ? { callId: id } : {}) });
+    world.call(world.peer(who), how, how === 'durable' ? { held: id === 'durable a', timeout, callId: id } : { held, timeout });
   }),
 );
 

@@ -75,5 +75,5 @@ async function leave(world: World): Promise<void> {
   if (stage.timers() !== undefined) await stage.pass(AFTERMATH, 'flowing');
   await stage.goOn(() => false);
   expect([arrivals.length, store?.writes.length], `G9 requests and writes after the end: ${arrivals.slice(before[0]).map(({ from, what }) => `${from}'s ${what}`).join(', ')}`).toEqual(before);
-  if (!setting.stored && server.wasted === 0) expect([...server.sessions.keys()], 'sessions left on the server').toEqual([]);
+  if (!setting.stored && server.wasted === 0 && !server.broke && !troubles.has('late')) expect([...server.sessions.keys()], 'sessions left on the server').toEqual([]);
 }

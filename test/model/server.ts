@@ -75,6 +75,8 @@ export class ModelServer {
   /** From now on nothing is held back. */
   prompt = false;
   down = false;
+  /** Whether a connection ever broke: what a client sent may not have arrived. */
+  broke = false;
   /** Sessions that it forgot, and those that a client ended. */
   forgotten = 0;
   deleted = 0;
@@ -125,6 +127,7 @@ export class ModelServer {
 
   /** Every connection breaks. */
   cut(): void {
+    this.broke = true;
     for (const line of [...this.#lines.keys()]) line.cut();
   }
 

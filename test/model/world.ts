@@ -55,7 +55,8 @@ export class World {
 
   connect(peer: Peer): Asked {
     peer.wanted = true;
-    const asked = this.#ask(peer, 'connect', TIMEOUT.connect, () => peer.client.connect());
+    // A store that says nothing has 3 s more to say it, in which the session is there already.
+    const asked = this.#ask(peer, 'connect', TIMEOUT.connect + (this.store ? 3000 : 0), () => peer.client.connect());
     asked.promise.catch(() => (peer.wanted = false));
     return asked;
   }

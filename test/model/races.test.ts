@@ -1,0 +1,139 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { memoryStore } from '../../src/index.ts';
+import { finish } from './finish.ts';
+import type { Peer } from './peer.ts';
+import { holds } from './replay.ts';
+import { act, scheduledStage } from './stage.ts';
+import { type Setting, World } from './world.ts';
+
+/** Two things at once, in every order that there is. Each is a world of its own, in which everything else that is promised must hold too. */
+
+const RUNS = 60;
+const SETTING: Setting = { events: true, json: false, version: '2025-11-25', peers: 1, stored: true, listen: false, rude: false, lost: 'replay', ttl: 3_600_000 };
+
+interface Race {
+  readonly name: string;
+  readonly setting?: Partial<Setting>;
+  /** What comes before, in order. */
+  before?(world: World): Promise<void>;
+  /** What happens at once. */
+  readonly racers: readonly ((world: World) => unknown)[];
+  /** What must hold when all has settled. */
+  after?(world: World): void;
+}
+
+const one = (world: World): Peer => world.peer(0);
+const ready = async (world: World): Promise<void> => {
+  for (const peer of world.peers) world.connect(peer);
+  await world.settle();
+  for (const peer of world.peers) world.call(peer, 'safe');
+  await world.settle();
+};
+const handshakes = ({ server }: World): number => server.arrivals.filter(({ what }) => what === 'initialize').length;
+
+const races: readonly Race[] = [
+  { name: 'close() against connect()', racers: [(w) => w.connect(one(w)), (w) => w.close(one(w)), (w) => w.connect(one(w))] },
+  { name: 'close() against connect(), without a store', setting: { stored: false }, racers: [(w) => w.connect(one(w)), (w) => w.close(one(w))], after: (w) => expect(w.server.sessions.size - w.server.wasted).toBeLessThanOrEqual(one(w).wanted ? 1 : 0) },
+  {
+    name: 'abort against answer',
+    before: ready,
+    racers: [
+      (w) => w.call(one(w), 'unsafe', { held: true }),
+      (w) => w.asked.find(({ call }) => call?.kind === 'unsafe')?.abort.abort(new Error('enough')),
+      (w) => w.server.releaseAll(),
+      (w) => w.call(one(w), 'unsafe'),
+    ],
+    after: (w) => expect(w.asked.at(-1)?.error ?? { message: 'enough' }).toMatchObject({ message: 'enough' }),
+  },
+  { name: 'reset against close()', before: ready, racers: [(w) => w.server.forget(false), (w) => w.call(one(w), 'unsafe'), (w) => w.close(one(w))] },
+  {
+    name: 'resume against reset',
+    setting: { peers: 2 },
+    before: async (w) => {
+      w.connect(one(w));
+      await w.settle();
+      w.close(one(w));
+      await w.settle();
+    },
+    racers: [(w) => w.connect(one(w)), (w) => w.connect(w.peer(1)), (w) => w.server.forget(true), (w) => w.call(one(w), 'unsafe'), (w) => w.call(w.peer(1), 'unsafe')],
+    after: (w) => expect(handshakes(w)).toBeLessThanOrEqual(2 + w.server.wasted),
+  },
+  {
+    name: 'two clients that replace one lost session',
+    setting: { peers: 3 },
+    before: async (w) => {
+      await ready(w);
+      w.server.forget(false);
+    },
+    racers: [0, 1, 2, 0, 1, 2].map((who) => (w: World) => w.call(w.peer(who), 'unsafe')),
+    after: (w) => {
+      expect(handshakes(w), 'handshakes: the first, and one for the loss').toBe(2);
+      expect(w.peers.map(({ heard }) => heard.reset.length), 'resets').toEqual([1, 1, 1]);
+      expect(w.asked.filter(({ error }) => error)).toEqual([]);
+    },
+  },
+  {
+    name: 'hand-over of the notification stream',
+    setting: { peers: 2, listen: true },
+    before: async (w) => {
+      await ready(w);
+      w.server.notify('first');
+      await w.pass(10, 'stalled');
+    },
+    racers: [(w) => w.close(one(w)), (w) => w.server.notify('second'), (w) => w.server.closeStreams(), (w) => w.server.notify('third'), (w) => w.pass(2000, 'flowing'), (w) => w.server.notify('last')],
+    after: (w) => {
+      const told = w.peers.flatMap(({ notified }) => notified);
+      const gap = w.peers.some(({ heard }) => heard.cursorLost.length > 0);
+      if (!gap) for (const text of ['first', 'second', 'third', 'last']) expect(told, 'G10 what was said while the stream was handed over').toContain(text);
+    },
+  },
+  {
+    name: 'a durable call that two make at once',
+    setting: { peers: 2 },
+    before: ready,
+    racers: [0, 1, 0, 1].map((who) => (w: World) => w.call(w.peer(who), 'durable', { callId: 'durable one', held: true })),
+    after: (w) => {
+      expect(w.server.runs.get('durable one'), 'runs').toBe(1);
+      expect(w.asked.filter(({ error }) => error)).toEqual([]);
+    },
+  },
+  {
+    name: 'end() against a call',
+    setting: { peers: 2 },
+    before: ready,
+    racers: [(w) => w.call(w.peer(1), 'unsafe'), (w) => w.end(one(w)), (w) => w.call(w.peer(1), 'unsafe'), (w) => w.call(w.peer(1), 'safe')],
+  },
+  { name: 'connect() against its deadline', setting: { stored: false }, racers: [(w) => w.connect(one(w)), (w) => w.pass(7000, 'stalled'), (w) => w.pass(7000, 'stalled')] },
+  {
+    name: 'update() against connect() and a loss',
+    setting: { peers: 2 },
+    racers: [(w) => w.connect(one(w)), (w) => w.connect(w.peer(1)), (w) => w.update(one(w)), (w) => w.update(w.peer(1)), (w) => w.server.forget(false), (w) => w.call(one(w), 'safe'), (w) => w.update(one(w)), (w) => w.update(w.peer(1))],
+  },
+];
+
+test.each(races)('$name', { timeout: 3_600_000 }, async ({ name, setting, before, racers, after }) => {
+  const property = fc.asyncProperty(fc.scheduler({ act }), fc.integer(), async (scheduler, seed) => {
+    const stage = scheduledStage(scheduler, seed);
+    try {
+      const world = new World({ ...SETTING, ...setting }, stage, memoryStore());
+      await before?.(world);
+      scheduler.scheduleSequence(racers.map((racer, i) => ({ label: `racer ${i + 1}`, builder: async () => void (await Promise.resolve(isPass(racer(world)))) })));
+      await scheduler.waitIdle();
+      world.heal();
+      await world.settle();
+      // Whoever waits for the stream has it soon.
+      if (setting?.listen) await stage.pass(10_000, 'flowing');
+      after?.(world);
+      await finish(world);
+    } finally {
+      stage.end();
+    }
+  });
+  await holds(property, RUNS, { file: 'test/model/races.test.ts', test: name });
+});
+
+/** Time passes before the next one; everything else goes on by itself. */
+function isPass(done: unknown): unknown {
+  return done instanceof Promise ? done : undefined;
+}
