@@ -40,7 +40,7 @@ export function checkCalls(world: World): void {
   for (const peer of world.peers) checkLines(world, peer);
 }
 
-function checkCall({ server, setting }: World, { peer, error, value, abort, what }: Asked, { nonce, kind }: NonNullable<Asked['call']>): void {
+function checkCall({ server, setting, asked }: World, { peer, error, value, abort, what }: Asked, { nonce, kind }: NonNullable<Asked['call']>): void {
   const who = `${peer.name}'s ${what}`;
   const runs = server.runs.get(nonce) ?? 0;
   if (!error) {
@@ -54,7 +54,8 @@ function checkCall({ server, setting }: World, { peer, error, value, abort, what
   else expect(code, `G8 ${who} failed for its store: ${error.message}`).not.toBe('STORE');
   if (kind === 'unsafe') expect(['DEADLINE', 'CLOSED', 'OUTCOME_UNKNOWN', 'SESSION_LOST'], `${who}: ${error.message}`).toContain(code);
   // It is tried until its deadline; only its own client, or a session that is lost again and again, ends it before.
-  if (kind === 'safe') expect(['DEADLINE', 'CLOSED', ...(setting.lost === 'fail' || server.forgotten + server.deleted > 1 ? ['SESSION_LOST'] : [])], `G1 ${who}: ${error.message}`).toContain(code);
+  const left = asked.some((other) => other.peer === peer && /^(close|end)$/.test(other.what));
+  if (kind === 'safe') expect(['DEADLINE', 'CLOSED', ...(left ? ['OUTCOME_UNKNOWN'] : []), ...(setting.lost === 'fail' || server.forgotten + server.deleted > 1 ? ['SESSION_LOST'] : [])], `G1 ${who}: ${error.message}`).toContain(code);
   if ((outcome === 'not-sent' || outcome === 'refused') && kind !== 'durable') expect(runs, `runs of ${who}, which is ${outcome}`).toBe(0);
 }
 
