@@ -1,0 +1,43 @@
+/**
+ * What it costs, side by side: the SDK's own client, ours, and the least that node:http can do. `npm run bench`, with `-- --quick` for
+ * three minutes, `--only burst` (a part of a name; more than once) for some, `--out directory` for where the results go.
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { cpus, loadavg, release, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { buildPrograms, startBenchServer, startNetwork } from './lab.ts';
+import { markdown, terminal } from './report.ts';
+import { type Bench, type Result, run } from './trial.ts';
+import { callTrials } from './trials/calls.ts';
+
+const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string', multiple: true }, out: { type: 'string' } } });
+const { quick, only, out = fileURLToPath(new URL('./results/', import.meta.url)) } = values;
+const trials = callTrials.filter(({ name }) => !only || only.some((part) => name.includes(part)));
+
+const started = performance.now();
+const loadBefore = loadavg()[0] as number;
+await buildPrograms();
+await using server = await startBenchServer();
+await using far = await startNetwork(server, 50);
+const bench: Bench = { quick, server, far };
+const results: Result[] = [];
+for (const trial of trials) {
+  const begun = performance.now();
+  results.push(...(await run(trial, bench, (round, rounds) => process.stderr.write(`\r\x1b[K${trial.name}: round ${round} of ${rounds}`))));
+  process.stderr.write(`\r\x1b[K${trial.name}: ${((performance.now() - begun) / 1000).toFixed(0)} s\n`);
+}
+
+const commit = execFileSync('git', ['describe', '--always', '--dirty'], { encoding: 'utf8' }).trim();
+const [cpu] = cpus();
+const facts = [
+  `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB; commit ${commit}, ${new Date().toISOString().slice(0, 10)}; ` +
+    `${quick ? 'quick' : 'full'} run of ${Math.round((performance.now() - started) / 1000)} s. Load of the machine before and after: ${loadBefore.toFixed(1)}, ${(loadavg()[0] as number).toFixed(1)}.`,
+  'Medians of rounds in which all take turns in random order; the ratio is of ours to the bare SDK within each round. All against one real server in a process of its own.',
+];
+await mkdir(out, { recursive: true });
+await writeFile(join(out, 'results.json'), `${JSON.stringify({ facts, results }, undefined, 2)}\n`);
+await writeFile(join(out, 'results.md'), markdown(results, facts));
+console.log(`\n${facts.join('\n')}\n\n${terminal(results)}`);

@@ -1,0 +1,105 @@
+import { CONTENDERS, type ContenderName } from './contender.ts';
+import type { BenchServer, Network } from './lab.ts';
+
+/** Something that a trial finds out about each contender. */
+export interface Figure {
+  readonly key: string;
+  readonly title: string;
+  readonly unit: string;
+  /** Divides ours by the SDK's, or not: what the goal is held against. Default `'ratio'`. */
+  readonly as?: 'ratio' | 'value';
+  readonly goal: string;
+  /** `value` is the ratio of ours to the SDK's, or ours as it is. */
+  readonly met: (value: number, ours: number) => boolean;
+}
+
+export type Sample = Readonly<Record<string, number>>;
+
+export interface Bench {
+  readonly quick: boolean;
+  readonly server: BenchServer;
+  /** The same server behind a network of 50 ms. */
+  readonly far: Network;
+}
+
+export interface Trial {
+  readonly name: string;
+  readonly rounds: { readonly quick: number; readonly full: number };
+  readonly contenders?: readonly ContenderName[];
+  readonly figures: readonly Figure[];
+  /** Returns what takes one sample of a contender, and what ends it all. */
+  begin(bench: Bench): Promise<Arena>;
+}
+
+export interface Arena {
+  sample(contender: ContenderName): Promise<Sample>;
+  end(): Promise<void>;
+}
+
+export interface Spread {
+  readonly median: number;
+  readonly q1: number;
+  readonly q3: number;
+  readonly samples: number;
+}
+
+export interface Result {
+  readonly trial: string;
+  readonly key: string;
+  readonly title: string;
+  readonly unit: string;
+  readonly contenders: Partial<Record<ContenderName, Spread>>;
+  /** Ours to the SDK's, of each round. */
+  readonly ratio: Spread | undefined;
+  readonly goal: string;
+  readonly met: boolean | undefined;
+}
+
+/** All contenders take turns in every round, in an order that chance decides: what else the machine does meets them alike. */
+export async function run(trial: Trial, bench: Bench, onRound: (round: number, rounds: number) => void): Promise<Result[]> {
+  const contenders = trial.contenders ?? CONTENDERS;
+  const rounds = bench.quick ? trial.rounds.quick : trial.rounds.full;
+  const samples: Partial<Record<ContenderName, Sample>>[] = [];
+  const arena = await trial.begin(bench);
+  try {
+    for (let round = 0; round < rounds; round++) {
+      onRound(round + 1, rounds);
+      const taken: Partial<Record<ContenderName, Sample>> = {};
+      for (const contender of shuffled(contenders)) taken[contender] = await arena.sample(contender);
+      samples.push(taken);
+    }
+  } finally {
+    await arena.end();
+  }
+  return trial.figures.map((figure) => judge(trial.name, figure, contenders, samples));
+}
+
+function judge(trial: string, { key, title, unit, as = 'ratio', goal, met }: Figure, contenders: readonly ContenderName[], samples: readonly Partial<Record<ContenderName, Sample>>[]): Result {
+  const of = (contender: ContenderName): number[] => samples.map((sample) => sample[contender]?.[key]).filter((value) => value !== undefined);
+  const spreads = Object.fromEntries(contenders.filter((each) => of(each).length > 0).map((each) => [each, spreadOf(of(each))])) as Result['contenders'];
+  const pairs = samples.flatMap(({ sdk, ours }) => {
+    const [theirs, mine] = [sdk?.[key], ours?.[key]];
+    return theirs && mine !== undefined ? [mine / theirs] : [];
+  });
+  const ratio = pairs.length > 0 ? spreadOf(pairs) : undefined;
+  const ours = spreads.ours?.median;
+  const value = as === 'ratio' ? ratio?.median : ours;
+  return { trial, key, title, unit, contenders: spreads, ratio, goal, met: value === undefined || ours === undefined ? undefined : met(value, ours) };
+}
+
+function spreadOf(values: readonly number[]): Spread {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (q: number): number => {
+    const place = q * (sorted.length - 1);
+    const [low, high] = [sorted[Math.floor(place)] as number, sorted[Math.ceil(place)] as number];
+    return low + (high - low) * (place % 1);
+  };
+  return { median: at(0.5), q1: at(0.25), q3: at(0.75), samples: sorted.length };
+}
+
+function shuffled<T>(list: readonly T[]): T[] {
+  return list.map((each) => ({ each, at: Math.random() })).sort((a, b) => a.at - b.at).map(({ each }) => each);
+}
+
+export const atMost = (limit: number) => (value: number): boolean => value <= limit;
+export const atLeast = (limit: number) => (value: number): boolean => value >= limit;

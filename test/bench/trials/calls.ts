@@ -1,0 +1,126 @@
+import { CONTENDERS, type ContenderName } from '../contender.ts';
+import type { ClientControls } from '../client.process.ts';
+import { startClient } from '../lab.ts';
+import type { Remote } from '../remote.ts';
+import { atLeast, atMost, type Bench, type Trial } from '../trial.ts';
+
+type Clients = Record<ContenderName, Remote<ClientControls>>;
+
+/** A client of each, warm: what a call costs is measured, not what the first ones do. */
+async function warmClients({ server }: Bench, flags: string[] = [], calls = 1000): Promise<Clients> {
+  const clients = Object.fromEntries(CONTENDERS.map((name) => [name, startClient(name, { flags })])) as Clients;
+  for (const client of Object.values(clients)) {
+    await client.ask('connect', { url: server.url });
+    await client.ask('load', { count: calls, inFlight: 16 });
+  }
+  return clients;
+}
+
+async function endClients(clients: Clients): Promise<void> {
+  for (const client of Object.values(clients)) await client.child.kill();
+}
+
+export const sequential: Trial = {
+  name: 'sequential',
+  rounds: { quick: 7, full: 25 },
+  figures: [
+    { key: 'p50', title: 'sequential call, p50', unit: 'ms', goal: '≤ 0.55', met: atMost(0.55) },
+    { key: 'cpu', title: 'client CPU per call, sequential', unit: 'µs', goal: '≤ 0.35', met: atMost(0.35) },
+  ],
+  async begin(bench) {
+    const clients = await warmClients(bench);
+    return {
+      sample: (who) => clients[who].ask('load', { count: 300, inFlight: 1 }),
+      end: () => endClients(clients),
+    };
+  },
+};
+
+/** Calls a second. */
+function throughput(inFlight: number, count: number): Trial {
+  return {
+    name: `throughput-${inFlight}`,
+    rounds: { quick: 5, full: 15 },
+    figures: [
+      { key: 'rate', title: `calls/s, ${inFlight} in flight`, unit: '/s', goal: '≥ 2.0', met: atLeast(2) },
+      { key: 'cpu', title: `client CPU per call, ${inFlight} in flight`, unit: 'µs', goal: '≤ 0.35', met: atMost(0.35) },
+    ],
+    async begin(bench) {
+      const clients = await warmClients(bench);
+      return {
+        sample: async (who) => {
+          const { time, cpu } = await clients[who].ask('load', { count, inFlight });
+          return { rate: (count * 1000) / time, cpu };
+        },
+        end: () => endClients(clients),
+      };
+    },
+  };
+}
+
+const long: Trial = {
+  name: 'long',
+  rounds: { quick: 1, full: 7 },
+  figures: [{ key: 'rate', title: '10,000 calls, 64 in flight, calls/s', unit: '/s', goal: '≥ 3', met: atLeast(3) }],
+  async begin(bench) {
+    const clients = await warmClients(bench);
+    return {
+      sample: async (who) => {
+        const { time } = await clients[who].ask('load', { count: 10_000, inFlight: 64 });
+        return { rate: 10_000_000 / time };
+      },
+      end: () => endClients(clients),
+    };
+  },
+};
+
+/** A client that has just connected, and everything at once: it has to open its connections. */
+function burst(far: boolean): Trial {
+  const limits = far ? '' : ', sockets ≤ 64';
+  return {
+    name: far ? 'burst-50ms' : 'burst',
+    rounds: { quick: 5, full: 15 },
+    figures: [
+      far
+        ? { key: 'time', title: '1,000 calls at once, 50 ms round trip', unit: 'ms', goal: '≤ 0.7', met: atMost(0.7) }
+        : { key: 'rate', title: '1,000 calls at once, calls/s', unit: '/s', goal: '≥ 2.0', met: atLeast(2) },
+      { key: 'sockets', title: `sockets for that`, unit: '', as: 'value', goal: far ? '≤ 256' : '≤ 64', met: atMost(far ? 256 : 64) },
+    ],
+    async begin(bench) {
+      const { url, remote } = far ? bench.far : bench.server;
+      const clients = await warmClients(bench);
+      return {
+        sample: async (who) => {
+          const client = clients[who];
+          await client.ask('close');
+          await client.ask('connect', { url });
+          await remote.ask('reset');
+          const { time, error } = await client.ask('burst', 1000);
+          if (error !== undefined) throw new Error(`${who}, 1,000 at once${limits}: ${error}`);
+          const { peak } = await remote.ask('count');
+          await remote.ask('drop');
+          return { time, rate: 1_000_000 / time, sockets: peak };
+        },
+        end: () => endClients(clients),
+      };
+    },
+  };
+}
+
+/** The young generation holds all that is allocated meanwhile: 160 KiB for each of 300 calls, and room. */
+const ROOMY = ['--expose-gc', '--min-semi-space-size=256', '--max-semi-space-size=256'];
+
+const allocated: Trial = {
+  name: 'allocated',
+  rounds: { quick: 5, full: 15 },
+  figures: [{ key: 'kib', title: 'allocated per call', unit: 'KiB', as: 'value', goal: '≤ 60 KiB', met: atMost(60) }],
+  async begin(bench) {
+    const clients = await warmClients(bench, ROOMY);
+    return {
+      sample: async (who) => ({ kib: (await clients[who].ask('allocate', { count: 300, inFlight: 1 })) / 1024 }),
+      end: () => endClients(clients),
+    };
+  },
+};
+
+export const callTrials: readonly Trial[] = [sequential, throughput(16, 1500), throughput(64, 1500), throughput(256, 1500), burst(false), burst(true), long, allocated];
