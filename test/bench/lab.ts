@@ -1,6 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
-import { typescriptFlags } from '../support/child.ts';
+import { build, type BuildOptions } from 'esbuild';
 import type { ClientControls } from './client.process.ts';
 import type { ContenderName } from './contender.ts';
 import type { DelayControls } from './delay.process.ts';
@@ -8,24 +7,30 @@ import { Remote } from './remote.ts';
 import type { ServerControls } from './server.process.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
+const here = fileURLToPath(new URL('./', import.meta.url));
 const built = `${root}.bench/`;
+const HOW: BuildOptions = {
+  absWorkingDir: root,
+  outdir: built,
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  packages: 'external',
+  platform: 'node',
+  format: 'esm',
+  target: 'node20',
+  logLevel: 'warning',
+};
 
 /** Everything that is measured runs as a user's program would: JavaScript, and the library as it is published. */
 export async function buildPrograms(): Promise<void> {
-  const bench = fileURLToPath(new URL('./', import.meta.url));
-  await build({
-    absWorkingDir: root,
-    entryPoints: { server: `${bench}server.process.ts`, delay: `${bench}delay.process.ts`, client: `${bench}client.process.ts` },
-    outdir: built,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
-    packages: 'external',
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
-    logLevel: 'warning',
-  });
+  await build({ ...HOW, entryPoints: { server: `${here}server.process.ts`, delay: `${here}delay.process.ts`, client: `${here}client.process.ts` }, splitting: true });
+}
+
+/** The client with the library's sources in it, and a map to them. Not by tsx: what it adds to each function would be in the profile. */
+export async function buildForProfile(): Promise<string> {
+  const alias = { 'mcp-reprise': `${root}src/index.ts` };
+  await build({ ...HOW, entryPoints: { profiled: `${here}client.process.ts` }, alias, conditions: ['mcp-reprise-source'], sourcemap: true });
+  return `${built}profiled.mjs`;
 }
 
 export interface BenchServer extends AsyncDisposable {
@@ -52,13 +57,7 @@ export async function startNetwork(server: BenchServer, roundTrip: number): Prom
   return { url: `http://127.0.0.1:${port}/mcp`, remote, [Symbol.asyncDispose]: () => remote[Symbol.asyncDispose]() };
 }
 
-export interface ClientSettings {
-  readonly flags?: string[];
-  /** From the sources, for a profile that names them. */
-  readonly sources?: boolean;
-}
-
-export function startClient(name: ContenderName, { flags = [], sources = false }: ClientSettings = {}): Remote<ClientControls> {
-  const file = sources ? fileURLToPath(new URL('./client.process.ts', import.meta.url)) : `${built}client.mjs`;
-  return new Remote<ClientControls>(file, { args: [name], flags: [...(sources ? typescriptFlags : []), ...flags] });
+/** @param file - another than the usual one, see {@link buildForProfile} */
+export function startClient(name: ContenderName, flags: string[] = [], file = `${built}client.mjs`): Remote<ClientControls> {
+  return new Remote<ClientControls>(file, { args: [name], flags });
 }

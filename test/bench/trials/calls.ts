@@ -8,7 +8,7 @@ type Clients = Record<ContenderName, Remote<ClientControls>>;
 
 /** A client of each, warm: what a call costs is measured, not what the first ones do. */
 async function warmClients({ server }: Bench, flags: string[] = [], calls = 1000): Promise<Clients> {
-  const clients = Object.fromEntries(CONTENDERS.map((name) => [name, startClient(name, { flags })])) as Clients;
+  const clients = Object.fromEntries(CONTENDERS.map((name) => [name, startClient(name, flags)])) as Clients;
   for (const client of Object.values(clients)) {
     await client.ask('connect', { url: server.url });
     await client.ask('load', { count: calls, inFlight: 16 });
