@@ -94,6 +94,7 @@ function replyOf(response: http.IncomingMessage, traffic: Traffic): HttpReply {
         }
         const decoder = new StringDecoder('utf8');
         let begun = false;
+        let ended = false;
         response.on('data', (bytes: Buffer) => {
           traffic.received += bytes.length;
           const chunk = decoder.write(bytes);
@@ -109,6 +110,7 @@ function replyOf(response: http.IncomingMessage, traffic: Traffic): HttpReply {
           }
         });
         response.once('end', () => {
+          ended = true;
           const rest = decoder.end();
           try {
             if (rest) onText(rest);
@@ -120,7 +122,10 @@ function replyOf(response: http.IncomingMessage, traffic: Traffic): HttpReply {
         const breakOff = (cause?: Error): void => reject(new Error('the connection closed before the answer was complete', { cause }));
         // Node's own word is "aborted", which says neither who nor what.
         response.once('error', breakOff);
-        response.once('close', () => breakOff());
+        // It closes after its end too: then there is nothing to tell, and an error with its stack is not cheap.
+        response.once('close', () => {
+          if (!ended) breakOff();
+        });
         if (response.destroyed) breakOff();
       }),
     cancel: () => void response.destroy(),
