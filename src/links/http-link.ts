@@ -20,6 +20,8 @@ export interface HttpEndpoint {
 }
 
 const MOST_REDIRECTS = 5;
+/** What a user who gives no headers adds to a request. */
+const NONE: Readonly<Record<string, string>> = {};
 /** Of a body that is no answer we read only as much as explains it, and wait for it, in ms, only as long as it takes to come. */
 const GLANCE = { characters: 64 * 1024, time: 2000 };
 
@@ -156,10 +158,10 @@ export class HttpLink implements Link {
   async #request(head: RequestHead, carried: string[], signal: AbortSignal, onDispatched?: () => void): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
     const { authorizer, headers: source } = this.#endpoint;
     const sessionId = this.#session?.id;
-    const read = (): Promise<Readonly<Record<string, string>>> => orDenied(() => readHeaders(source), signal);
+    const read = async (): Promise<Readonly<Record<string, string>>> => (source ? orDenied(() => readHeaders(source), signal) : NONE);
     const answered = new Set<Challenge>();
     let changes = 0;
-    let extra = await read();
+    let extra = source ? await read() : NONE;
     for (;;) {
       const grant = authorizer && (await orDenied(() => authorizer.grant(), signal));
       carried.push(...[sessionId, grant?.token].filter((secret) => secret !== undefined), ...secretsIn(extra));
