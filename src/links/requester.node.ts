@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { StringDecoder } from 'node:string_decoder';
+import { urlToHttpOptions } from 'node:url';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic, UnreadableError } from './requester.ts';
 
 /**
@@ -38,10 +39,10 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     const secure = url.protocol === 'https:';
     // In bytes: Node would encode the headers like the text that goes with them, and not as fetch does.
     const payload = body === undefined ? undefined : Buffer.from(body);
-    const outgoing: http.RequestOptions = { method, headers: withLength(headers, payload), agent: secure ? agents.https : agents.http };
+    const outgoing: http.RequestOptions = { ...placeOf(url), method, headers: withLength(headers, payload), agent: secure ? agents.https : agents.http };
     let request: http.ClientRequest;
     try {
-      request = secure ? https.request(url, outgoing) : http.request(url, outgoing);
+      request = secure ? https.request(outgoing) : http.request(outgoing);
     } catch (error) {
       // What it thinks of our input may repeat a header.
       reject(new NotSentError(`not a request that can be made (${String((error as { code?: unknown }).code)})`));
@@ -68,6 +69,15 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     request.end(payload);
     traffic.sent += payload?.length ?? 0;
   });
+}
+
+const places = new WeakMap<URL, http.RequestOptions>();
+
+/** What node:http makes of a URL, which for nearly all requests is the same one. */
+function placeOf(url: URL): http.RequestOptions {
+  let place = places.get(url);
+  if (!place) places.set(url, (place = urlToHttpOptions(url)));
+  return place;
 }
 
 function withLength(headers: Record<string, string>, body: Buffer | undefined): Record<string, string> {
