@@ -66,7 +66,7 @@ export class FakeTime {
 }
 
 /** The same numbers in 0…1 for the same seed (mulberry32). */
-export function randomFrom(seed: number): () => number {
+function randomFrom(seed: number): () => number {
   let state = seed | 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;

@@ -1,11 +1,11 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import type { Kind } from './peer.ts';
 import type { Fault } from './server.ts';
 import type { Failing } from './store.ts';
 import type { World } from './world.ts';
 
 /** What the users want, as far as it decides what makes sense next: whether each peer is in, and what has died. */
-export interface Wishes {
+interface Wishes {
   readonly peers: number;
   readonly in: Set<number>;
   readonly dead: Set<number>;

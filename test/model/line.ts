@@ -87,7 +87,7 @@ export class EventBody {
 }
 
 /** As Node's fetch says it. */
-export function reset(): Error {
+function reset(): Error {
   return new TypeError('terminated', { cause: Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET', syscall: 'read' }) });
 }
 

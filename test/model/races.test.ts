@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { memoryStore } from '../../src/index.ts';
 import { finish } from './finish.ts';
@@ -131,6 +131,7 @@ test.each(races)('$name', { timeout: 3_600_000 }, async ({ name, setting, before
     }
   });
   await holds(property, RUNS, { file: 'test/model/races.test.ts', test: name });
+  expect.hasAssertions();
 });
 
 /** Time passes before the next one; everything else goes on by itself. */

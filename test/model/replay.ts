@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 
 /** How often each property is tried, instead of its usual number. */
 const { MODEL_RUNS, FC_SEED, FC_PATH, FC_REPLAY } = process.env;

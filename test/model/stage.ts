@@ -1,6 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import type fc from 'fast-check';
-import { FakeTime, randomFrom, turn } from './clock.ts';
+import type * as fc from 'fast-check';
+import { FakeTime, turn } from './clock.ts';
 import type { Step } from './line.ts';
 
 /** Where a world plays: what decides the order of its I/O, and how its time goes by. */
@@ -36,18 +35,5 @@ export function scheduledStage(scheduler: fc.Scheduler, seed: number): Stage {
     },
     timers: () => time.timers,
     end: () => time.end(),
-  };
-}
-
-/** Real time and a real disk: the network takes as long as the seed says, and everything else takes as long as it takes. */
-export function realStage(seed: number): Stage {
-  const random = randomFrom(seed);
-  return {
-    step: () => sleep(random() < 0.5 ? 0 : random() * 4),
-    now: () => performance.now(),
-    pass: async (ms) => void (await sleep(Math.min(ms, 150))),
-    goOn: async () => void (await sleep(2)),
-    timers: () => undefined,
-    end: () => {},
   };
 }

@@ -15,7 +15,7 @@ export interface Setting extends Traits {
   readonly ttl: number;
 }
 
-export const TIMEOUT = { connect: 10_000, call: 20_000, total: 60_000 };
+const TIMEOUT = { connect: 10_000, call: 20_000, total: 60_000 };
 /** What `close()` may take at the worst: a store that hangs, a server that is silent, and a bit. */
 const LEAVING = 15_000;
 /** From here on clients count what stands still as failed, in ms. */
