@@ -1,7 +1,7 @@
 import type { Result, Spread } from './trial.ts';
 
 /** As many digits as say something. */
-export function short(value: number): string {
+function short(value: number): string {
   if (value === 0) return '0';
   const size = Math.abs(value);
   if (size >= 1000) return Math.round(value).toLocaleString('en-US');

@@ -2,7 +2,7 @@ import { CONTENDERS, type ContenderName } from './contender.ts';
 import type { BenchServer, Network } from './lab.ts';
 
 /** Something that a trial finds out about each contender. */
-export interface Figure {
+interface Figure {
   readonly key: string;
   readonly title: string;
   readonly unit: string;
@@ -13,7 +13,7 @@ export interface Figure {
   readonly met: (value: number, ours: number) => boolean;
 }
 
-export type Sample = Readonly<Record<string, number>>;
+type Sample = Readonly<Record<string, number>>;
 
 export interface Bench {
   readonly quick: boolean;
@@ -31,7 +31,7 @@ export interface Trial {
   begin(bench: Bench): Promise<Arena>;
 }
 
-export interface Arena {
+interface Arena {
   sample(contender: ContenderName): Promise<Sample>;
   end(): Promise<void>;
 }

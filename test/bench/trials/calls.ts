@@ -20,7 +20,7 @@ async function endClients(clients: Clients): Promise<void> {
   for (const client of Object.values(clients)) await client.child.kill();
 }
 
-export const sequential: Trial = {
+const sequential: Trial = {
   name: 'sequential',
   rounds: { quick: 7, full: 25 },
   figures: [
