@@ -39,6 +39,8 @@ export class Oracle {
   readonly outcomes: Record<string, Record<string, number>> = {};
   readonly codes: Record<string, number> = {};
   readonly durable = { joined: 0, madeAgain: 0, answeredAgain: 0 };
+  /** Durable calls whose answer is not there when they are made again, in a process that has been warned of its store. */
+  excused = 0;
   settled = 0;
   executions = 0;
   attempts = 0;
@@ -78,7 +80,8 @@ export class Oracle {
     this.#holdAgainst(nonce, OUTCOMES[(this.#states[nonce] ?? 0) - 2]);
   }
 
-  settle({ nonce, outcome, attempts, code, run }: Settled): void {
+  settle(settled: Settled): void {
+    const { nonce, outcome, attempts, code, run, again, warned } = settled;
     const kind = this.kindOf(nonce);
     const before = OUTCOMES[(this.#states[nonce] ?? 0) - 2];
     if (before === undefined) this.settled++;
@@ -87,17 +90,20 @@ export class Oracle {
     const counts = (this.outcomes[kind] ??= {});
     counts[outcome] = (counts[outcome] ?? 0) + 1;
     if (code !== '') this.codes[code] = (this.codes[code] ?? 0) + 1;
-    if (before === 'answered' && outcome !== 'answered') this.#violate(`a durable call was answered, and when it is made again it fails (${outcome}, ${code})`, nonce);
+    // Where the store fails, a durable call that was made before is not looked for: this says nothing of the first time.
+    if (again && outcome === 'not-sent' && code === 'STORE') return;
+    if (before === 'answered' && outcome !== 'answered' && warned) this.excused++;
+    else if (before === 'answered' && outcome !== 'answered') this.#violate(`a durable call was answered, and when it is made again it fails`, nonce, settled);
     else this.#states[nonce] = OUTCOMES.indexOf(outcome) + 2;
     if (outcome === 'answered' && RUNS.has(kind)) {
       this.#answered.push(nonce);
       if (kind === 'durable') {
         const first = this.#answers.get(nonce) ?? run;
-        if (first !== run) this.#violate(`a durable call has two answers, ${first} and ${run}`, nonce);
+        if (first !== run) this.#violate(`a durable call has two answers, ${first} and ${run}`, nonce, settled);
         this.#answers.set(nonce, run);
       }
     }
-    this.#holdAgainst(nonce, outcome);
+    this.#holdAgainst(nonce, outcome, settled);
   }
 
   /** Every execution before now has been heard of: what is said to be answered has run. */
@@ -107,13 +113,13 @@ export class Oracle {
     for (const nonce of answered) if (this.runsOf(nonce) === 0) this.#violate('a call was answered, and never ran', nonce);
   }
 
-  #holdAgainst(nonce: number, outcome: Outcome | undefined): void {
+  #holdAgainst(nonce: number, outcome: Outcome | undefined, more?: unknown): void {
     const runs = this.runsOf(nonce);
-    if (runs > 0 && (outcome === 'not-sent' || outcome === 'refused')) this.#violate(`a call ended as "${outcome}", and ran ${runs} times`, nonce);
+    if (runs > 0 && (outcome === 'not-sent' || outcome === 'refused')) this.#violate(`a call ended as "${outcome}", and ran ${runs} times`, nonce, more);
   }
 
-  #violate(what: string, nonce: number): void {
-    this.#options.onViolation({ what, nonce });
+  #violate(what: string, nonce: number, more?: unknown): void {
+    this.#options.onViolation({ what, nonce, more });
   }
 }
 

@@ -180,6 +180,8 @@ function faultOf(dice: Dice, kind: FaultKind, phase: Phase): Fault {
   // Most delays are short; some are beyond every deadline.
   const ms = dice.chance(0.1) ? dice.int(800, 3000) : dice.int(1, 120);
   const status = dice.pick(phase === 'request' && dice.chance(0.5) ? REFUSALS : FAILURES);
-  const wait = dice.pick<number | undefined>(kind === 'hint' ? HINTS : WAITS);
+  // Elsewhere `Retry-After` has no meaning.
+  const waits = kind === 'hint' ? HINTS : status === 429 || status >= 500 ? WAITS : [undefined];
+  const wait = dice.pick<number | undefined>(waits);
   return { kind, phase, ms, status, wait, first: dice.chance(0.4), part: dice.next() };
 }

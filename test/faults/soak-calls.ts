@@ -20,13 +20,28 @@ export interface Settled {
   readonly code: string;
   /** Which execution answered it. */
   readonly run: string;
+  /** It is durable, and was made before. */
+  readonly again: boolean;
+  /** This process has been warned of its store. */
+  readonly warned: boolean;
 }
 
 export interface CallsHost {
   readonly seed: number;
   readonly lag: LoopLag;
+  /** Whether there was a warning of the store. */
+  readonly warned: boolean;
   settled(settled: Settled): void;
   violation(what: string, nonce: number, more?: unknown): void;
+}
+
+/** How a call was made: when, on the clock of `performance.now()`, and how long it may take, in ms. */
+interface Made {
+  readonly from: number;
+  readonly bound: number;
+  readonly again?: boolean;
+  readonly givenUp?: boolean;
+  readonly inBatch?: boolean;
 }
 
 type Request = Parameters<ResilientClient['batch']>[0][number];
@@ -57,16 +72,17 @@ export class SoakCalls {
     return getEventListeners(this.#longLived.signal, 'abort').length;
   }
 
-  /** Makes a call, and a durable one twice where its plan says so. `timeout` in ms, instead of the planned one. */
-  async make(plan: CallPlan, timeout = plan.timeout): Promise<Outcome> {
-    const outcome = await this.#once(plan, timeout);
-    if (outcome === 'answered' && plan.kind === 'durable' && plan.twice && !this.closing) await this.#once(plan, timeout);
+  /** Makes a call, and a durable one twice where its plan says so. */
+  async make(plan: CallPlan): Promise<Outcome> {
+    const outcome = await this.once(plan);
+    if (outcome === 'answered' && plan.kind === 'durable' && plan.twice && !this.closing) await this.once(plan, true);
     return outcome;
   }
 
-  async #once(plan: CallPlan, timeout: number): Promise<Outcome> {
-    const { method, params, options } = this.#request(plan, timeout);
-    const { kind, nonce } = plan;
+  /** @param again - it was made before */
+  async once(plan: CallPlan, again = false): Promise<Outcome> {
+    const { kind, nonce, timeout } = plan;
+    const { method, params, options } = this.#request(plan);
     const giveUp = new AbortController();
     const timer = kind === 'aborted' ? setTimeout(() => giveUp.abort(new Error('given up')), plan.abortAfter) : undefined;
     const signal = kind === 'aborted' ? giveUp.signal : nonce % 2 === 0 ? this.#longLived.signal : undefined;
@@ -80,9 +96,9 @@ export class SoakCalls {
           : method === 'tools/list'
             ? this.#client.listTools(params, callOptions)
             : this.#client.request({ method, params }, EmptyResultSchema, callOptions);
-      return this.#answered(plan, await call, from, bound);
+      return this.#answered(plan, await call, { from, bound, again });
     } catch (error) {
-      return this.#failed(plan, error, from, bound, giveUp.signal.aborted);
+      return this.#failed(plan, error, { from, bound, again, givenUp: giveUp.signal.aborted });
     } finally {
       clearTimeout(timer);
       if (getEventListeners(giveUp.signal, 'abort').length > 0) this.#host.violation('a listener is left on the signal of a settled call', nonce);
@@ -93,17 +109,17 @@ export class SoakCalls {
   async batch(plans: readonly CallPlan[], wire: 'array' | 'single'): Promise<void> {
     const timeout = Math.max(...plans.map((plan) => plan.timeout));
     const from = performance.now();
-    const requests = plans.map((plan) => this.#request(plan, plan.timeout) as Request);
+    const requests = plans.map((plan) => this.#request(plan) as Request);
     const results = await this.#client.batch(requests, { timeout, wire, signal: this.#longLived.signal }).catch((error: unknown) => plans.map(() => ({ status: 'rejected' as const, reason: error })));
     for (const [i, plan] of plans.entries()) {
       const result = results[i] as PromiseSettledResult<unknown>;
-      if (result.status === 'fulfilled') this.#answered(plan, result.value, from, timeout);
-      else this.#failed(plan, result.reason, from, timeout, false, true);
+      if (result.status === 'fulfilled') this.#answered(plan, result.value, { from, bound: timeout });
+      else this.#failed(plan, result.reason, { from, bound: timeout, inBatch: true });
     }
   }
 
-  #request(plan: CallPlan, timeout: number): { method: 'tools/call' | 'tools/list' | 'ping'; params: Record<string, unknown>; options: CallOptions } {
-    const { kind, nonce, ms, steps, note } = plan;
+  #request(plan: CallPlan): { method: 'tools/call' | 'tools/list' | 'ping'; params: Record<string, unknown>; options: CallOptions } {
+    const { kind, nonce, timeout, ms, steps, note } = plan;
     if (kind === 'list' || kind === 'ping') return { method: kind === 'list' ? 'tools/list' : 'ping', params: { _meta: { nonce } }, options: { timeout, cache: false } };
     const params = { name: kind === 'bad' ? 'nothing' : 'effect', arguments: { nonce, ms, steps, note } };
     const onprogress = ({ message }: { message?: string | undefined }): void => {
@@ -118,7 +134,7 @@ export class SoakCalls {
     return { method: 'tools/call', params, options };
   }
 
-  #answered(plan: CallPlan, result: unknown, from: number, bound: number): Outcome {
+  #answered(plan: CallPlan, result: unknown, made: Made): Outcome {
     const { kind, nonce } = plan;
     let run = '';
     if (kind === 'list') {
@@ -128,16 +144,17 @@ export class SoakCalls {
       if (own !== String(nonce) || which === undefined) this.#host.violation('it got the answer of another', nonce, result);
       run = which ?? '';
     }
-    return this.#settle(plan, 'answered', { from, bound, run, code: '' });
+    return this.#settle(plan, 'answered', made, { run, code: '' });
   }
 
-  #failed(plan: CallPlan, error: unknown, from: number, bound: number, givenUp: boolean, inBatch = false): Outcome {
+  #failed(plan: CallPlan, error: unknown, made: Made): Outcome {
+    const { from, bound, givenUp = false, inBatch = false } = made;
     const { nonce, kind } = plan;
     const { code, message } = (error ?? {}) as { code?: unknown; message?: string };
     if (givenUp && message === 'given up') {
       // What became of it says the history.
       const { outcome = 'not-sent' } = this.#records.get(nonce) ?? {};
-      return this.#settle(plan, outcome, { from, bound: plan.abortAfter, run: '', code: 'GIVEN_UP' });
+      return this.#settle(plan, outcome, { ...made, bound: plan.abortAfter }, { run: '', code: 'GIVEN_UP' });
     }
     const isServers = (error as Error | undefined)?.name === 'McpError';
     if (!(error instanceof RepriseError) && !isServers) this.#host.violation(`it failed by an error of no known kind: ${(error as Error | undefined)?.stack}`, nonce);
@@ -145,10 +162,10 @@ export class SoakCalls {
     const isSafe = kind === 'safe' || kind === 'list' || kind === 'ping';
     const hadTime = !inBatch && this.#plan.budget === false && this.#plan.replays && !this.closing && performance.now() - from < bound - 50;
     if (hadTime && mayBeSentAgain(error, isSafe)) this.#host.violation(`it may be sent again, and was given up before its deadline: ${(error as Error).message}`, nonce);
-    return this.#settle(plan, outcome, { from, bound, run: '', code: String(code), text: message ?? '' });
+    return this.#settle(plan, outcome, made, { run: '', code: String(code), text: message ?? '' });
   }
 
-  #settle(plan: CallPlan, outcome: Outcome, { from, bound, run, code, text }: { from: number; bound: number; run: string; code: string; text?: string }): Outcome {
+  #settle(plan: CallPlan, outcome: Outcome, { from, bound, again = false }: Made, { run, code, text }: { run: string; code: string; text?: string }): Outcome {
     const { nonce } = plan;
     const now = performance.now();
     const late = now - from - bound;
@@ -157,7 +174,7 @@ export class SoakCalls {
     const record = this.#records.get(nonce);
     this.#records.delete(nonce);
     if (record && record.outcome !== (outcome === 'error' ? 'answered' : outcome)) this.#host.violation(`its history says ${record.outcome}, and its error ${outcome}`, nonce, { record, text });
-    this.#host.settled({ nonce, outcome, attempts: record?.attempts ?? 0, took: Math.round(now - from), code, run });
+    this.#host.settled({ nonce, outcome, attempts: record?.attempts ?? 0, took: Math.round(now - from), code, run, again, warned: this.#host.warned });
     return outcome;
   }
 }

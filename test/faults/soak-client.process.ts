@@ -4,7 +4,7 @@ import { ResilientClient } from '../../src/client.ts';
 import { fileStore } from '../../src/node.ts';
 import { Dice } from './dice.ts';
 import { LoopLag } from './loop-lag.ts';
-import { GROUP, groupOf, planCallOf, planClient, planGroup } from './plan.ts';
+import { type CallPlan, GROUP, groupOf, planCallOf, planClient, planGroup } from './plan.ts';
 import { type CallsHost, type Settled, SoakCalls } from './soak-calls.ts';
 import type { Life, LifeStats, Line } from './soak-contract.ts';
 
@@ -13,7 +13,7 @@ import type { Life, LifeStats, Line } from './soak-contract.ts';
  * line, so that a SIGKILL loses none of it.
  */
 const life = JSON.parse(process.argv[2] ?? '{}') as Life;
-const { seed, seat, seats, clients: count } = life;
+const { seed, seat, seats, clients: count, patience } = life;
 const out = openSync(life.out, 'a');
 const say = (line: Line): void => void writeSync(out, `${JSON.stringify(line)}\n`);
 const violation: CallsHost['violation'] = (what, nonce, more) => say({ type: 'violation', what, nonce, more });
@@ -27,7 +27,7 @@ process.on('disconnect', () => process.exit());
 process.channel?.unref();
 
 /** How long a handshake may take, in ms. */
-const CONNECT = 1500;
+const CONNECT = 1500 * patience;
 const lag = new LoopLag();
 const store = fileStore(life.store);
 const totals: LifeStats = { retries: 0, resets: 0, resumed: 0, warnings: {}, connects: 0, failedConnects: 0, dropped: 0, heap: 0 };
@@ -47,6 +47,16 @@ function note(settled: Settled): void {
   if (settled.code === 'DEADLINE') pace.late++;
 }
 
+const host: CallsHost = {
+  seed,
+  lag,
+  violation,
+  settled: note,
+  get warned() {
+    return Object.keys(totals.warnings).length > 0;
+  },
+};
+
 const members: Member[] = Array.from({ length: count }, (_, index) => {
   const plan = planClient(seed, seat, index);
   const client = new ResilientClient(life.url, {
@@ -55,12 +65,12 @@ const members: Member[] = Array.from({ length: count }, (_, index) => {
     listen: plan.listen,
     onSessionLost: plan.replays ? 'replay' : 'fail',
     concurrency: plan.concurrency,
-    timeout: { connect: CONNECT, call: 2000, total: 20_000 },
+    timeout: { connect: CONNECT, call: 2000 * patience, total: 20_000 * patience },
     retry: { budget: plan.budget },
     history: { size: 0, payloads: true },
     on: { warning: ({ message }) => void (totals.warnings[message.slice(0, 100)] = (totals.warnings[message.slice(0, 100)] ?? 0) + 1) },
   });
-  const calls = new SoakCalls(client, plan, { seed, lag, violation, settled: note });
+  const calls = new SoakCalls(client, plan, host);
   return { client, calls, ready: connect(client, calls) };
 });
 
@@ -85,7 +95,11 @@ async function connect(client: ResilientClient, calls: SoakCalls): Promise<void>
 
 // ── Calls ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-const planned = (nonce: number) => planCallOf(seed, nonce, seats, count);
+function planned(nonce: number): CallPlan {
+  const plan = planCallOf(seed, nonce, seats, count);
+  return { ...plan, timeout: plan.timeout * patience };
+}
+
 const memberOf = (group: number): Member => members[planGroup(seed, group, count).client] as Member;
 let begun = 0;
 
@@ -105,7 +119,7 @@ async function makeGroup(group: number): Promise<void> {
 async function makeAgain(nonce: number): Promise<void> {
   const { calls, ready } = memberOf(groupOf(nonce));
   await ready;
-  const outcome = await calls.make({ ...planned(nonce), twice: false }, 12_000);
+  const outcome = await calls.once({ ...planned(nonce), timeout: 12_000 * patience }, true);
   say({ type: 'again', nonce, outcome });
 }
 

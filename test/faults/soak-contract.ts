@@ -14,6 +14,8 @@ export interface Life {
   readonly clients: number;
   /** How many groups are under way at a time. */
   readonly window: number;
+  /** All deadlines are so many times as long. */
+  readonly patience: number;
   readonly groups: readonly number[];
   /** Durable calls of earlier lives that are to be made again. */
   readonly again: readonly number[];

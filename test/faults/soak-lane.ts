@@ -22,6 +22,7 @@ export interface LaneOptions {
   readonly calls: number;
   readonly clients: number;
   readonly window: number;
+  readonly patience: number;
   readonly mode: 'sse' | 'json';
   readonly eventStore: boolean;
   readonly directory: string;
@@ -49,7 +50,8 @@ export class Lane {
   #heardAt = 0;
   #leftAt: number | undefined;
   #nextGroup: number;
-  #disaster = 0;
+  #disasters = 0;
+  #next: Disaster;
   #turn: Promise<void> = Promise.resolve();
   #stopped = false;
   /** Durable calls whose answer is still to be had. */
@@ -58,6 +60,7 @@ export class Lane {
   constructor(options: LaneOptions) {
     this.#options = options;
     this.#nextGroup = options.lane;
+    this.#next = planDisaster(options.seed, options.lane, 0);
   }
 
   async start(): Promise<void> {
@@ -102,9 +105,9 @@ export class Lane {
   }
 
   async #live(life: number, groups: readonly number[], end: Life['end']): Promise<void> {
-    const { seed, lane, lanes, clients, window, directory, programs, onViolation } = this.#options;
+    const { seed, lane, lanes, clients, window, patience, directory, programs, onViolation } = this.#options;
     const out = join(directory, `life-${lane}-${life}`);
-    const what: Life = { seed, seat: lane, seats: lanes, life, url: this.proxy.url, store: join(directory, `store-${lane}`), out, clients, window, groups, again: [...this.#wanted], end };
+    const what: Life = { seed, seat: lane, seats: lanes, life, url: this.proxy.url, store: join(directory, `store-${lane}`), out, clients, window, patience, groups, again: [...this.#wanted], end };
     this.#said = new Tail(out);
     this.#lifeName = `${lane}.${life}`;
     this.#leftAt = undefined;
@@ -117,7 +120,7 @@ export class Lane {
       await Promise.race([client.exit, sleep(50)]);
       this.pump();
       const now = performance.now();
-      const hangs = now - this.#heardAt > SILENCE ? 'a process of clients hangs' : this.#leftAt !== undefined && now - this.#leftAt > EXIT ? `a process of clients does not end within ${EXIT} ms of the last close()` : undefined;
+      const hangs = now - this.#heardAt > SILENCE * patience ? 'a process of clients hangs' : this.#leftAt !== undefined && now - this.#leftAt > EXIT ? `a process of clients does not end within ${EXIT} ms of the last close()` : undefined;
       if (!hangs || over) continue;
       onViolation({ what: hangs, more: { life: what.life, lane, open: this.#unsettled(groups).slice(0, 20), stderr: client.stderr.slice(-2000) } });
       await client.kill();
@@ -175,9 +178,9 @@ export class Lane {
   #onRequest(): void {
     this.requests++;
     const { seed, lane } = this.#options;
-    const disaster = planDisaster(seed, lane, this.#disaster);
+    const disaster = this.#next;
     if (this.requests < disaster.at) return;
-    this.#disaster++;
+    this.#next = planDisaster(seed, lane, ++this.#disasters);
     this.#turn = this.#turn.then(() => this.#strike(disaster)).catch((error: unknown) => this.#options.onViolation({ what: `the server of lane ${lane} cannot be started: ${String(error)}` }));
   }
 

@@ -7,7 +7,7 @@ it('Of 20,000 calls that meet 4,000 faults, dying servers and dying clients, in 
   expect(report.faults).toBeGreaterThanOrEqual(4000);
   // Each kind of fault at each of its phases, each end of a server, each end of a client.
   const places = Object.values(report.faultsBy).flatMap((phases) => Object.keys(phases));
-  expect(places.length).toBe(38);
+  expect(places.length).toBe(36);
   expect(Object.keys(report.disasters).sort()).toEqual(['forget', 'kill', 'outage', 'stop']);
   expect(report.lives['kill']).toBeGreaterThanOrEqual(4);
   expect(report.retries).toBeGreaterThan(0);
