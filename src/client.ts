@@ -174,6 +174,8 @@ export class ResilientClient extends Client {
     // The SDK does not wait for the close that follows a failed connect.
     await this.#leaving;
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
+    // Both halves of the handshake have one time.
+    this.#session.connectBy = performance.now() + (options?.timeout ?? this.#options.timeout?.connect ?? DEFAULTS.timeout.connect);
     // The SDK listens to a signal during the first half of the handshake only.
     const release = signal ? onAbort(signal, () => void this.close()) : () => {};
     const attach = (): Promise<void> => this.#attach({ ...options, ...(signal ? { signal } : {}) });

@@ -35,10 +35,10 @@ export class Lifecycle {
   readonly #machine: StateMachine;
   readonly #negotiator: Negotiator;
   #params: Params | undefined;
-  /** When the first handshake must be complete, on the clock of `performance.now()`. */
-  #connectBy = 0;
   /** From `start()` to `close()`: whatever is under way when it ends must not touch what comes after. */
   #scope = new AbortController();
+  /** When the client's handshake is to be done, on the clock of `performance.now()`. */
+  #connectBy = 0;
   #renewal: Promise<ActiveSession> | undefined;
   /** Renewals that failed since the last session that worked, and when the next may begin, on the clock of `performance.now()`. */
   #failures = 0;
@@ -96,9 +96,9 @@ export class Lifecycle {
     return this.#negotiator.keeper?.stored ?? false;
   }
 
-  start(): void {
+  start(connectBy = performance.now() + this.#negotiator.timeout): void {
     this.#scope = new AbortController();
-    this.#connectBy = performance.now() + this.#negotiator.timeout;
+    this.#connectBy = connectBy;
     this.#machine.enter({ name: 'idle' });
   }
 

@@ -58,6 +58,8 @@ export class SessionTransport implements Transport {
   readonly events: SessionEmitter;
   /** @internal Called when a new session is in the place of a lost one, before anyone else hears of it. */
   onreset?: (() => void) | undefined;
+  /** @internal When the handshake of the client above is to be done, on the clock of `performance.now()`. */
+  connectBy: number | undefined;
   /** @internal Tells an event of the client above. */
   readonly tell: Tell;
   /** @internal How often each event was told. */
@@ -196,7 +198,7 @@ export class SessionTransport implements Transport {
   async start(): Promise<void> {
     if (this.#started) throw new Error('the transport is already started; Client.connect() starts it by itself');
     this.#started = true;
-    this.#lifecycle.start();
+    this.#lifecycle.start(this.connectBy);
   }
 
   /** Exchanges the authorization code that the user came back with. Then connect (again). */
