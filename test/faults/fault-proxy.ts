@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { listen } from '../support/ports.ts';
 import { Dice } from './dice.ts';
 import { type Fault, isFlapping, planConnection, planFault } from './plan.ts';
-import { breakOff, headersOf, relayWith } from './raw-answer.ts';
+import { breakOff, headersOf, relayWith, reset } from './raw-answer.ts';
 import { type Handshake, WireRules } from './wire-rules.ts';
 
 /** One request as it passed by. */
@@ -72,7 +72,7 @@ export class FaultProxy {
     this.rules = new WireRules(options.onViolation);
     this.#http = http.createServer({ keepAliveTimeout: 60_000, requestTimeout: 0, headersTimeout: 0 }, (req, res) => {
       // Whatever breaks here is, to the client, a connection that broke.
-      this.#handle(req, res).catch(() => res.socket?.resetAndDestroy());
+      this.#handle(req, res).catch(() => reset(res.socket));
     });
   }
 
@@ -96,7 +96,7 @@ export class FaultProxy {
   refuse(): void {
     this.#listener?.close();
     this.#listener = undefined;
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) reset(socket);
   }
 
   stop(): void {
@@ -111,7 +111,7 @@ export class FaultProxy {
     const fault = planConnection(this.#options.seed, this.#options.lane, this.#connections++);
     if (fault) {
       this.#options.onFault(fault);
-      if (fault.kind === 'reset') socket.resetAndDestroy();
+      if (fault.kind === 'reset') reset(socket);
       else if (fault.kind === 'cut') socket.end().resume();
       // Takes what comes, so that its end is seen, and does nothing with it.
       else if (fault.kind === 'half-open') socket.resume();
@@ -239,7 +239,7 @@ function relay(upstream: http.IncomingMessage, res: http.ServerResponse, handsha
       if (handshake) handshake.endedBy ??= 'answer';
       res.end(resolve);
     });
-    upstream.once('error', () => res.socket?.resetAndDestroy());
+    upstream.once('error', () => reset(res.socket));
     upstream.once('close', resolve);
     res.once('close', resolve);
   });

@@ -44,10 +44,16 @@ class RawAnswer {
 
   /** What its connection ends by; `half-open`: not before the client ends it. */
   async end(kind: 'reset' | 'cut' | 'half-open'): Promise<void> {
-    if (kind === 'reset') this.#socket.resetAndDestroy();
+    if (kind === 'reset') reset(this.#socket);
     else if (kind === 'cut') this.#socket.destroySoon();
     else if (!this.gone) await once(this.#response, 'close');
   }
+}
+
+/** RST, or where an end was sent before, just the end: to reset a socket that is being shut down leaves a handle that Node waits for at its exit, for ever (seen in Node 20). */
+export function reset(socket: Socket | null): void {
+  if (socket?.writableEnded) socket.destroy();
+  else socket?.resetAndDestroy();
 }
 
 /** Of the headers of an answer those that mean something to the client. */

@@ -68,7 +68,7 @@ const members: Member[] = Array.from({ length: count }, (_, index) => {
     timeout: { connect: CONNECT, call: 2000 * patience, total: 20_000 * patience },
     retry: { budget: plan.budget },
     history: { size: 0, payloads: true },
-    on: { warning: ({ message }) => void (totals.warnings[message.slice(0, 100)] = (totals.warnings[message.slice(0, 100)] ?? 0) + 1) },
+    on: { warning: ({ message }) => void (totals.warnings[message.slice(0, 300).replace(life.store, '')] = (totals.warnings[message.slice(0, 300).replace(life.store, '')] ?? 0) + 1) },
   });
   const calls = new SoakCalls(client, plan, host);
   return { client, calls, ready: connect(client, calls) };

@@ -195,6 +195,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   console.table(outcomes);
   for (const violation of violations) console.error(`\n${violation}`);
   console.log(violations.length === 0 ? 'No promise was broken.' : `\n${violations.length} promises were broken. Again: npm run soak -- --calls ${report.calls} --seed ${report.seed} --clients ${values.clients} --window ${values.window}`);
-  if (process.env['SOAK_DEBUG']) setTimeout(() => console.log(process.getActiveResourcesInfo()), 3000).unref();
   process.exitCode = violations.length === 0 ? 0 : 1;
 }
