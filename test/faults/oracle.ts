@@ -90,8 +90,8 @@ export class Oracle {
     const counts = (this.outcomes[kind] ??= {});
     counts[outcome] = (counts[outcome] ?? 0) + 1;
     if (code !== '') this.codes[code] = (this.codes[code] ?? 0) + 1;
-    // Where the store fails, a durable call that was made before is not looked for: this says nothing of the first time.
-    if (again && outcome === 'not-sent' && code === 'STORE') return;
+    // Where the store fails, or takes longer than there is time, a call that was made before is not found: this says nothing of the first time.
+    if (again && outcome === 'not-sent' && attempts === 0) return;
     if (before === 'answered' && outcome !== 'answered' && warned) this.excused++;
     else if (before === 'answered' && outcome !== 'answered') this.#violate(`a durable call was answered, and when it is made again it fails`, nonce, settled);
     else this.#states[nonce] = OUTCOMES.indexOf(outcome) + 2;

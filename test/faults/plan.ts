@@ -122,9 +122,9 @@ export function planDisaster(seed: number, lane: number, n: number): Disaster {
 
 // ── Faults ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export type FaultKind = 'reset' | 'cut' | 'half-open' | 'delay' | 'trickle' | 'duplicate' | 'reorder' | 'truncate' | 'garbage' | 'status' | 'hint';
+type FaultKind = 'reset' | 'cut' | 'half-open' | 'delay' | 'trickle' | 'duplicate' | 'reorder' | 'truncate' | 'garbage' | 'status' | 'hint';
 /** `request`: it came, and is not let through; `forwarded`: it was let through, and nothing comes back; `headers`, `event`, `after`: before, in and after the answer. */
-export type Phase = 'connect' | 'request' | 'forwarded' | 'headers' | 'event' | 'after';
+type Phase = 'connect' | 'request' | 'forwarded' | 'headers' | 'event' | 'after';
 
 export interface Fault {
   readonly kind: FaultKind;

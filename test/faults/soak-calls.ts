@@ -148,7 +148,7 @@ export class SoakCalls {
   }
 
   #failed(plan: CallPlan, error: unknown, made: Made): Outcome {
-    const { from, bound, givenUp = false, inBatch = false } = made;
+    const { from, givenUp = false, inBatch = false } = made;
     const { nonce, kind } = plan;
     const { code, message } = (error ?? {}) as { code?: unknown; message?: string };
     if (givenUp && message === 'given up') {
@@ -160,7 +160,7 @@ export class SoakCalls {
     if (!(error instanceof RepriseError) && !isServers) this.#host.violation(`it failed by an error of no known kind: ${(error as Error | undefined)?.stack}`, nonce);
     const outcome = error instanceof RepriseError ? (error.outcome ?? 'not-sent') : code === -32602 ? 'refused' : 'error';
     const isSafe = kind === 'safe' || kind === 'list' || kind === 'ping';
-    const hadTime = !inBatch && this.#plan.budget === false && this.#plan.replays && !this.closing && performance.now() - from < bound - 50;
+    const hadTime = !inBatch && this.#plan.budget === false && this.#plan.replays && !this.closing && performance.now() - from < plan.timeout - 50;
     if (hadTime && mayBeSentAgain(error, isSafe)) this.#host.violation(`it may be sent again, and was given up before its deadline: ${(error as Error).message}`, nonce);
     return this.#settle(plan, outcome, made, { run: '', code: String(code), text: message ?? '' });
   }

@@ -101,7 +101,7 @@ export async function soak({ calls: asked, seed, clients, window, patience = 1, 
   const progress = setInterval(() => onProgress?.(`${Math.round(seconds())} s: ${oracle.settled} calls, ${faults} faults, ${violations.length} violations`), 10_000);
   const lanes: Lane[] = [];
   try {
-    const programs = { server: await bundle(directory, 'soak-server.process'), client: await bundle(directory, 'soak-client.process') };
+    const programs = { server: await bundle(new URL('./soak-server.process.ts', import.meta.url), join(directory, 'server.mjs')), client: await bundle(new URL('./soak-client.process.ts', import.meta.url), join(directory, 'client.mjs')) };
     for (const [lane, mode] of LANES.entries()) {
       lanes.push(new Lane({ seed, lane, lanes: LANES.length, calls, ...perLane, ...mode, directory, programs, oracle, figures, onFault, onViolation }));
     }
@@ -145,11 +145,10 @@ export async function soak({ calls: asked, seed, clients, window, patience = 1, 
 }
 
 /** Plain JavaScript in one file: hundreds of processes are started. */
-async function bundle(directory: string, name: string): Promise<string> {
-  const outfile = join(directory, `${name}.mjs`);
+async function bundle(program: URL, outfile: string): Promise<string> {
   const banner = { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" };
   await build({
-    entryPoints: [fileURLToPath(new URL(`${name}.ts`, import.meta.url))],
+    entryPoints: [fileURLToPath(program)],
     outfile,
     bundle: true,
     platform: 'node',
