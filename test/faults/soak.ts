@@ -47,7 +47,7 @@ export interface SoakReport {
   readonly sessionResumes: number;
   readonly resets: number;
   readonly durable: { readonly joined: number; readonly madeAgain: number; readonly answeredAgain: number };
-  /** Durable answers that a store lost, which had warned of it. */
+  /** Durable answers that a store lost, which had warned of it, or had not kept yet when they were asked for again. */
   readonly excused: number;
   readonly disasters: Record<string, number>;
   readonly lives: Record<string, number>;
