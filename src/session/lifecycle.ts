@@ -112,7 +112,7 @@ export class Lifecycle {
     this.#offered = undefined;
     const stored = await this.#negotiator.loadInTurn(params, AbortSignal.any([signal, scope]));
     if (signal.aborted || scope.aborted) {
-      await this.#negotiator.endTurn();
+      this.#negotiator.endTurn();
       return undefined;
     }
     this.#offered = stored;
@@ -129,7 +129,7 @@ export class Lifecycle {
       this.#machine.enter({ name: 'negotiating', session });
       return session;
     } catch (error) {
-      await this.#negotiator.endTurn();
+      this.#negotiator.endTurn();
       if (!scope.aborted) {
         const denied = this.#host.options.authProvider !== undefined && !(error instanceof RepriseError);
         this.#machine.enter({ name: denied ? 'authorizing' : 'failed', error: error as Error });
@@ -150,7 +150,7 @@ export class Lifecycle {
         scope.throwIfAborted();
         this.#open(session);
       } finally {
-        await this.#negotiator.endTurn();
+        this.#negotiator.endTurn();
       }
     } else if (state.name === 'resuming' && this.#host.options.listen !== false) {
       this.#stopProving = after(LISTENER, () => void this.#host.prove().catch(() => {}));

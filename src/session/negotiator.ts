@@ -102,15 +102,18 @@ export class Negotiator {
     if (!this.#keeper) return undefined;
     this.#turn = await this.#takeTurn(scope);
     const made = await this.load(params);
-    if (made) await this.endTurn();
+    if (made) this.endTurn();
     return made;
   }
 
-  /** Whoever waits for a turn may have it. */
-  async endTurn(): Promise<void> {
-    const turn = this.#turn;
+  /** Whoever waits for a turn may have it. Only {@link close} waits for that: a store that is slow to release it keeps nobody from a session. */
+  endTurn(): void {
+    this.#release(this.#turn);
     this.#turn = undefined;
-    await turn?.release();
+  }
+
+  #release(turn: Lock | undefined): void {
+    if (turn) this.#leaveBehind(turn.release());
   }
 
   /**
@@ -184,7 +187,7 @@ export class Negotiator {
 
   /** Lets go of what its sessions share. */
   async close(): Promise<void> {
-    await this.endTurn();
+    this.endTurn();
     await this.#farewell;
     this.#connector.close();
   }
@@ -196,7 +199,7 @@ export class Negotiator {
     try {
       return await this.#succeed(params, scope, deadline);
     } finally {
-      await turn?.release();
+      this.#release(turn);
     }
   }
 
@@ -312,8 +315,13 @@ export class Negotiator {
   #dismiss({ link }: Pick<ActiveSession, 'link'>): void {
     link.onGone = undefined;
     const gone = link.end(expiring(END_TIMEOUT)).then(() => link.close()).catch((error: unknown) => this.#host.report(error as Error));
+    this.#leaveBehind(gone);
+  }
+
+  /** What goes on by itself, until the client is closed. Must not reject. */
+  #leaveBehind(task: Promise<void>): void {
     // Without their results: each would hold the one before, for as long as the client lives.
-    this.#farewell = Promise.all([this.#farewell, gone]).then(() => undefined);
+    this.#farewell = Promise.all([this.#farewell, task]).then(() => undefined);
   }
 
   /** Rejects where the session is lost meanwhile; whatever else goes wrong is told, and the session is used without it. */

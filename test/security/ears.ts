@@ -63,7 +63,7 @@ export class Ears {
 }
 
 /** In each form in which a program may write it down. */
-export function everythingIn(what: unknown): string {
+function everythingIn(what: unknown): string {
   const forms = [inspect(what, { depth: null, showHidden: true, maxArrayLength: null, maxStringLength: null }), inspect(what)];
   for (let each = what; each instanceof Error; each = each.cause) {
     forms.push(each.message, String(each), each.stack ?? '', json(each, Object.getOwnPropertyNames(each)));

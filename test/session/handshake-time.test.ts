@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
-import { DeadlineError, ResilientClient } from '../../src/index.ts';
+import { DeadlineError, memoryStore, ResilientClient, type Store } from '../../src/index.ts';
 import { ScriptedServer } from '../links/scripted-server.ts';
+import { startServer } from '../support/server.ts';
 
 it('G4 both halves of the handshake have one time', async () => {
   // Says who it is when half of the time is over, and then takes no notice of being told that this was heard.
@@ -21,4 +22,24 @@ it('G4 both halves of the handshake have one time', async () => {
   );
   // Both timers run in this process: on a busy machine both are late.
   expect(await Promise.race([connecting, sleep(2700, 'too late')])).toBeInstanceOf(DeadlineError);
+});
+
+it('G4, G8 a store that is slow to release the turn keeps nobody from the session', async () => {
+  await using server = await startServer();
+  const memory = memoryStore();
+  let letGo = (): void => {};
+  const slow = new Promise<void>((resolve) => (letGo = resolve));
+  const store: Store = Object.assign(Object.create(memory) as Store, {
+    lock: async (...args: Parameters<Store['lock']>) => {
+      const lock = await memory.lock(...args);
+      return { ...lock, release: () => slow.then(() => lock.release()) };
+    },
+    get: memory.get.bind(memory),
+    set: memory.set.bind(memory),
+  });
+  const client = new ResilientClient(server.url, { store, listen: false });
+  // It would be waited for no longer than 3 s.
+  expect(await Promise.race([client.connect().then(() => 'connected'), sleep(2700, 'too late')])).toBe('connected');
+  letGo();
+  await client.close();
 });
