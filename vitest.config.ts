@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { playwright } from '@vitest/browser-playwright';
 import { defaultClientConditions, defaultServerConditions } from 'vite';
 import { defineConfig } from 'vitest/config';
@@ -47,8 +48,10 @@ const browser = {
 
 export default defineConfig({
   test: {
-    // A real Redis; the tests have its URL by inject('redisUrl').
-    globalSetup: ['test/support/redis.ts'],
+    // A real Redis; the tests have its URL by inject('redisUrl'). And what they run in processes of their own, ready to run.
+    globalSetup: ['test/support/redis.ts', 'test/support/bundles.ts'],
+    // Most of the time of a test is waiting, for processes, timers and disks: on a machine with two cores two of them fit side by side.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     projects: chromium === undefined ? [node] : [node, browser],
   },
 });

@@ -311,7 +311,8 @@ export function adapterOf(make: (backend: Backend) => Store, elsewhere: (backend
       for (const id of temporary.keys()) temporary.set(id, true);
       return [...values.keys(), ...temporary.keys()];
     },
-    ttl: 200,
+    // All cases run side by side in one process: a lock must outlive its being busy with the others.
+    ttl: 1500,
     limit: 20_000,
   };
 }

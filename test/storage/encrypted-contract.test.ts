@@ -24,6 +24,7 @@ function overMemory(key: EncryptionKey, options: EncryptedStoreOptions = {}, bit
   );
   return {
     ...adapter,
+    ttl: 400,
     // What the store below does not see: its own sum is right.
     *damage(first) {
       const { values } = backendOf(first).shared;

@@ -1,5 +1,7 @@
 import { fork, type ChildProcess, type Serializable } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 /** Lets Node run our TypeScript, whatever the working directory. */
@@ -8,6 +10,15 @@ export const typescriptFlags = [
   '--import',
   pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href,
 ];
+
+const TESTS = fileURLToPath(new URL('..', import.meta.url));
+
+/** How Node is to run one of our scripts: the bundle that was made of it for this run of the tests (`bundles.ts`), or itself. */
+export function runnable(script: string): { readonly file: string; readonly flags: string[] } {
+  const bundles = process.env['TEST_BUNDLES'];
+  const bundle = bundles && script.startsWith(TESTS) ? join(bundles, script.slice(TESTS.length).replace(/\.ts$/, '.mjs')) : undefined;
+  return bundle && existsSync(bundle) ? { file: bundle, flags: ['--enable-source-maps'] } : { file: script, flags: typescriptFlags };
+}
 
 export interface Exit {
   code: number | null;
@@ -30,9 +41,11 @@ export class Child {
   #onOutput: (() => void) | undefined;
   readonly #process: ChildProcess;
 
-  constructor(file: string | URL, { args = [], flags = typescriptFlags, env = {}, onMessage }: ChildOptions = {}) {
-    const child = fork(file instanceof URL ? fileURLToPath(file) : file, args, {
-      execArgv: flags,
+  constructor(script: string | URL, { args = [], flags, env = {}, onMessage }: ChildOptions = {}) {
+    const path = script instanceof URL ? fileURLToPath(script) : script;
+    const { file, flags: usual } = flags ? { file: path, flags } : runnable(path);
+    const child = fork(file, args, {
+      execArgv: usual,
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });

@@ -1,12 +1,10 @@
 import { fileURLToPath } from 'node:url';
-import { Child, typescriptFlags } from './child.ts';
+import { Child, runnable } from './child.ts';
 import type { Behaviour, Controls, Execution, ServerMessage, ServerOptions, SessionState, WireEntry } from './contract.ts';
 
 /** How to start the fixture server over stdio. See `stdio-server.ts` for its environment. */
-export const fixtureStdio = {
-  command: process.execPath,
-  args: [...typescriptFlags, fileURLToPath(new URL('./stdio-server.ts', import.meta.url))],
-};
+const stdioServer = runnable(fileURLToPath(new URL('./stdio-server.ts', import.meta.url)));
+export const fixtureStdio = { command: process.execPath, args: [...stdioServer.flags, stdioServer.file] };
 
 /** Starts the fixture server in its own process; resolves when it listens. */
 export async function startServer(options: ServerOptions = {}): Promise<FixtureProcess> {
