@@ -34,7 +34,8 @@ async function failuresAmong(cases: readonly Case[]): Promise<string[]> {
   return outcomes.flat();
 }
 
-describe.concurrent('The store contract', () => {
+// Not beside the others: they keep this process busy, and locks have to be renewed in time.
+describe('The store contract', () => {
   it.each([
     ['locks of records', adapterOf((backend) => sound(backend))],
     ['locks of its own', adapterOf((backend) => simple(backend), (backend) => simple(backend))],
@@ -43,7 +44,9 @@ describe.concurrent('The store contract', () => {
     expect(cases.length).toBeGreaterThan(60);
     expect(await failuresAmong(cases)).toEqual([]);
   });
+});
 
+describe.concurrent('The store contract', () => {
   it('leaves out what the adapter cannot show, and says so', () => {
     const examined: string[] = [];
     const skipped: string[] = [];
