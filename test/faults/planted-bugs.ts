@@ -76,7 +76,7 @@ export const QUICK: readonly PlantedBug[] = [
   {
     name: '`retry:` of a server is not clamped',
     file: 'session/hints.ts',
-    edits: [['return Number.isFinite(delay) ? Math.min(Math.max(delay, 0), LONGEST_HINT) : 0;', 'return LONGEST_HINT && delay;']],
+    edits: [['Math.min(Math.max(delay, 0), LONGEST_HINT)', 'Math.max(delay, LONGEST_HINT && 0)']],
     caughtBy: unit('session', 'a hint is made sane'),
   },
   {
@@ -116,10 +116,10 @@ export const QUICK: readonly PlantedBug[] = [
     caughtBy: unit('state'),
   },
   {
-    name: 'an error of the server repeats a secret',
-    file: 'links/http-failure.ts',
-    edits: [["text = text.replaceAll(secret, '<secret>')", "text = text.replaceAll(secret, secret)"]],
-    caughtBy: tests('links/http-failure'),
+    name: 'what is to be redacted is repeated',
+    file: 'redact.ts',
+    edits: [["return forms ? text.replace(forms, '<secret>') : text;", 'return forms ? text : text;']],
+    caughtBy: unit('redact'),
   },
   {
     name: 'no compare-and-set in the memory store',
@@ -177,8 +177,8 @@ export const SLOW: readonly PlantedBug[] = [
     name: 'the cursor moves before the message is handed over',
     file: 'links/http-link.ts',
     edits: [
-      ["if (data) this.#readEvent(event || 'message', data, hear);\n", ''],
-      ['if (id && isEventId(id) && !exchange.signal.aborted) exchange.onEventId?.(id);', "if (id && isEventId(id) && !exchange.signal.aborted) exchange.onEventId?.(id);\n        if (data) this.#readEvent(event || 'message', data, hear);"],
+      ["if (data) readEvent(event || 'message', data, ears);\n", ''],
+      ['if (id && isEventId(id) && !exchange.signal.aborted) exchange.onEventId?.(id);', "if (id && isEventId(id) && !exchange.signal.aborted) exchange.onEventId?.(id);\n        if (data) readEvent(event || 'message', data, ears);"],
     ],
     caughtBy: tests('links/http-link', 'tells the id of an event after its message'),
   },
@@ -203,7 +203,7 @@ export const SLOW: readonly PlantedBug[] = [
   {
     name: 'a durable call has no compare-and-set: of two at once both are sent',
     file: 'calls/journal.ts',
-    edits: [['store.set(key, JSON.stringify(next), expected)', 'store.set(key, JSON.stringify(next), expected && undefined)']],
+    edits: [['store.set(key, text, expected)', 'store.set(key, text, expected && undefined)']],
     caughtBy: tests('calls/durable', 'made while it is under way'),
   },
   {

@@ -7,11 +7,11 @@ import { QUICK, SLOW } from './planted-bugs.ts';
  *
  * ```sh
  * npm run planted              # all of them
- * npm run planted -- redirect  # those with this word in their name
+ * npm run planted -- redirect  # those with this word in their name, or in what must catch them
  * ```
  */
 const [word = ''] = process.argv.slice(2);
-const bugs = [...SLOW, ...QUICK].filter(({ name }) => name.includes(word));
+const bugs = [...SLOW, ...QUICK].filter(({ name, caughtBy }) => `${name} ${describe(caughtBy)}`.includes(word));
 const start = performance.now();
 const seconds = (time: number): string => `${time.toFixed(1).padStart(6)} s`;
 
