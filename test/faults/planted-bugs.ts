@@ -119,7 +119,7 @@ export const QUICK: readonly PlantedBug[] = [
     name: 'what is to be redacted is repeated',
     file: 'redact.ts',
     edits: [["return forms ? text.replace(forms, '<secret>') : text;", 'return forms ? text : text;']],
-    caughtBy: unit('redact'),
+    caughtBy: unit('redact', 'a text'),
   },
   {
     name: 'no compare-and-set in the memory store',

@@ -40,6 +40,13 @@ describe('the verdict table', () => {
         expect(verdictOn({ ...situation })).toBe(verdict);
       }),
     );
+  });
+
+  it('says of each row what comes next, and a reason that is no other row\'s', () => {
+    for (const { next, because } of VERDICTS) {
+      expect(['hand-over', 'resume', 'again', 'park', 'fail']).toContain(next);
+      expect(because).toMatch(/\w+ \w+/);
+    }
     expect(new Set(VERDICTS.map(({ because }) => because)).size).toBe(VERDICTS.length);
   });
 
