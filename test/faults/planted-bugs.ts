@@ -59,7 +59,7 @@ export const QUICK: readonly PlantedBug[] = [
     name: 'a gateway that gave up (504) is taken for one that did not pass the call on',
     file: 'links/http-failure.ts',
     edits: [["if (status >= 500 || status === 408) return 'unknown';", "if (status >= 500 || status === 408) return 'busy';"]],
-    caughtBy: tests('links/http-failure'),
+    caughtBy: tests('links/http-failure', 'any other refusal'),
   },
   {
     name: 'what was unknown once is known again after a later attempt',
