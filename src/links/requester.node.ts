@@ -37,9 +37,7 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
       return;
     }
     const secure = url.protocol === 'https:';
-    // In bytes: Node would encode the headers like the text that goes with them, and not as fetch does.
-    const payload = body === undefined ? undefined : Buffer.from(body);
-    const outgoing: http.RequestOptions = { ...placeOf(url), method, headers: withLength(headers, payload), agent: secure ? agents.https : agents.http };
+    const outgoing: http.RequestOptions = { ...placeOf(url), method, headers, agent: secure ? agents.https : agents.http };
     let request: http.ClientRequest;
     try {
       request = secure ? https.request(outgoing) : http.request(outgoing);
@@ -66,9 +64,23 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     // Stays on for good: an error after the answer has begun is told by the body.
     request.on('error', (error) => reject(connected ? error : new NotSentError(describe(error), { cause: error })));
     request.once('response', (response) => resolve(replyOf(response, traffic)));
-    request.end(payload);
-    traffic.sent += payload?.length ?? 0;
+    traffic.sent += sendBody(request, body);
   });
+}
+
+/** Sends the request with its body, and returns how many bytes that has. */
+function sendBody(request: http.ClientRequest, body: string | undefined): number {
+  if (body === undefined) {
+    request.end();
+    return 0;
+  }
+  const length = Buffer.byteLength(body);
+  request.setHeader('content-length', length);
+  // Node encodes the headers like a text that goes with them, which must be latin1, as with fetch. What is that anyway goes out in one
+  // write with them; the rest as bytes of its own.
+  if (length === body.length) request.end(body, 'latin1');
+  else request.end(Buffer.from(body));
+  return length;
 }
 
 const places = new WeakMap<URL, http.RequestOptions>();
@@ -78,10 +90,6 @@ function placeOf(url: URL): http.RequestOptions {
   let place = places.get(url);
   if (!place) places.set(url, (place = urlToHttpOptions(url)));
   return place;
-}
-
-function withLength(headers: Record<string, string>, body: Buffer | undefined): Record<string, string> {
-  return body === undefined ? headers : { ...headers, 'content-length': String(body.length) };
 }
 
 function replyOf(response: http.IncomingMessage, traffic: Traffic): HttpReply {

@@ -63,7 +63,8 @@ class Passage {
   readonly #calls: readonly PendingCall[];
   readonly #link: Link;
   readonly #host: TransmitHost;
-  readonly #abort = new AbortController();
+  /** A call that travels alone is its passage: what ends the one ends the other. */
+  readonly #abort: AbortController;
   #dispatched = false;
   #heard = 0;
   #refusal: JSONRPCErrorResponse | undefined;
@@ -76,12 +77,15 @@ class Passage {
     this.#link = link;
     this.#host = host;
     this.cursor = cursor;
-    if (calls.length > 1) this.#travelTogether();
+    const [first] = calls;
+    const alone = calls.length === 1 ? first : undefined;
+    this.#abort = alone?.abort ?? new AbortController();
+    if (!alone) this.#travelTogether();
     for (const call of calls) {
       call.onDone(() => this.#settle());
-      call.abort.signal.addEventListener('abort', this.#onAbort, { once: true });
+      if (!alone) call.abort.signal.addEventListener('abort', this.#onAbort, { once: true });
     }
-    this.#endIfAbandoned(calls[0]?.abort.signal.reason);
+    this.#endIfAbandoned(first?.abort.signal.reason);
   }
 
   get signal(): AbortSignal {
