@@ -148,7 +148,8 @@ export class Lifecycle {
         // What is left of the time: with a limit of its own this half could double it.
         const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#connectBy - performance.now(), message);
         scope.throwIfAborted();
-        this.#open(session);
+        // A call that went out meanwhile may have found it lost: then it is for the renewal to open what comes next.
+        if (this.state === state) this.#open(session);
       } finally {
         this.#negotiator.endTurn();
       }

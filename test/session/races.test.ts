@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { memoryStore, type Store } from '../../src/index.ts';
 import { startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
-import { altered, connected, failure, heardFrom, runsOf, say, streamOpen, wireOf } from './clients.ts';
+import { altered, clientOf, connected, failure, heardFrom, runsOf, say, streamOpen, wireOf } from './clients.ts';
 
 /** What happens when two things happen at once. */
 
@@ -73,6 +73,51 @@ test('G6 a session that is forgotten again while it is being restored is replace
   expect(reset).toHaveLength(1);
   expect(await server.subscriptions()).toEqual(expect.arrayContaining([{ sessionId: client.session.id, uris: ['test://one'] }]));
 });
+
+test('G6 a session that a call finds lost before it is stored is replaced once', async () => {
+  await using server = await startServer();
+  const slow = slowAtFirst();
+  const client = clientOf(server.url, { store: slow.store, listen: false });
+  const { reset, state } = heardFrom(client);
+  const connecting = client.connect();
+  const store = await waitFor(() => slow.goOn);
+  await server.forget();
+  const call = say(client, 'echo', { text: 'early' });
+  await waitFor(() => state.some(({ from }) => from === 'lost'));
+  store();
+  await connecting;
+  expect(await call).toBe('early');
+  expect(await say(client, 'echo', { text: 'late' })).toBe('late');
+  expect(reset).toHaveLength(1);
+  expect(await wireOf(server, 'initialize')).toHaveLength(2);
+  expect(await server.sessions()).toEqual([client.session.id]);
+});
+
+test('an update before the session is stored is refused: where another process is quicker it would be gone', async () => {
+  await using server = await startServer();
+  const slow = slowAtFirst();
+  const client = clientOf(server.url, { store: slow.store, listen: false });
+  const connecting = client.connect();
+  const store = await waitFor(() => slow.goOn);
+  const early = failure(client.update(() => ({ data: { early: true } })));
+  store();
+  expect(await early).toMatchObject({ code: 'CLOSED', outcome: 'not-sent' });
+  await connecting;
+  await client.update(() => ({ data: { late: true } }));
+  expect(JSON.parse(slow.written.at(-1) ?? '')).toMatchObject({ data: { late: true } });
+});
+
+/** A store whose first write waits until it may go on. */
+function slowAtFirst(): { readonly store: Store; readonly written: string[]; goOn?: () => void } {
+  const memory = memoryStore();
+  const set: Store['set'] = async (key, value, expected) => {
+    if (!slow.goOn) await new Promise<void>((resolve) => (slow.goOn = resolve));
+    slow.written.push(value);
+    return memory.set(key, value, expected);
+  };
+  const slow: ReturnType<typeof slowAtFirst> = { store: altered(memory, { set }), written: [] };
+  return slow;
+}
 
 test('a hundred waiting calls make one handshake after the other, not a hundred at a time', async () => {
   await using server = await startServer();
