@@ -1,4 +1,5 @@
 import { EventBody, Line, refusedConnection, type Step } from './line.ts';
+import { type Message, nameOf, nameOfMessage, nonceOf, readRequest, type Request } from './request.ts';
 import { StreamLog } from './stream-log.ts';
 
 /** How a server answers. */
@@ -12,23 +13,6 @@ export interface Traits {
 
 /** What happens to the next call, once. */
 export type Fault = 'cut before' | 'cut after' | 'busy' | 'unavailable' | 'failed after' | 'stream ends';
-
-interface Message {
-  readonly id?: number | string;
-  readonly method?: string;
-  readonly params?: { readonly name?: string; readonly uri?: string; readonly requestId?: number | string; readonly arguments?: { readonly nonce: string; readonly held?: boolean } };
-}
-
-/** One request, as it came. */
-interface Request {
-  readonly method: string;
-  readonly from: string;
-  readonly sessionId: string | undefined;
-  readonly lastEventId: string | undefined;
-  readonly messages: readonly Message[];
-  /** In a JSON array. */
-  readonly together: boolean;
-}
 
 interface Reply {
   readonly status: number;
@@ -287,29 +271,3 @@ export class ModelServer {
 
 const JSON_TYPE = { 'content-type': 'application/json' };
 const EVENTS_TYPE = { 'content-type': 'text/event-stream' };
-
-function readRequest({ method = 'GET', headers, body }: RequestInit): Request {
-  const given = headers as Record<string, string>;
-  const parsed = typeof body === 'string' ? (JSON.parse(body) as Message | Message[]) : [];
-  return {
-    method,
-    from: given['x-from'] ?? 'somebody',
-    sessionId: given['mcp-session-id'],
-    lastEventId: given['last-event-id'],
-    messages: Array.isArray(parsed) ? parsed : [parsed],
-    together: Array.isArray(parsed) && typeof body === 'string',
-  };
-}
-
-function nonceOf({ params }: Message): string {
-  return String(params?.arguments?.nonce);
-}
-
-function nameOfMessage(message: Message): string {
-  return message.method === 'tools/call' ? nonceOf(message) : (message.method ?? 'an answer');
-}
-
-function nameOf({ method, lastEventId, messages }: Request): string {
-  if (method !== 'POST') return lastEventId === undefined ? method : `${method} from ${lastEventId}`;
-  return messages.map(nameOfMessage).join(' + ');
-}
