@@ -111,7 +111,9 @@ export class Lifecycle {
     this.#cache = {};
     this.#offered = undefined;
     const stored = await this.#negotiator.loadInTurn(params, AbortSignal.any([signal, scope]));
-    if (signal.aborted || scope.aborted) {
+    // Its turn was ended by close(): the one that is there now may be of the next connect().
+    if (scope.aborted) return undefined;
+    if (signal.aborted) {
       this.#negotiator.endTurn();
       return undefined;
     }
@@ -129,8 +131,8 @@ export class Lifecycle {
       this.#machine.enter({ name: 'negotiating', session });
       return session;
     } catch (error) {
-      this.#negotiator.endTurn();
       if (!scope.aborted) {
+        this.#negotiator.endTurn();
         const denied = this.#host.options.authProvider !== undefined && !(error instanceof RepriseError);
         this.#machine.enter({ name: denied ? 'authorizing' : 'failed', error: error as Error });
       }
@@ -151,7 +153,7 @@ export class Lifecycle {
         // A call that went out meanwhile may have found it lost: then it is for the renewal to open what comes next.
         if (this.state === state) this.#open(session);
       } finally {
-        this.#negotiator.endTurn();
+        if (!scope.aborted) this.#negotiator.endTurn();
       }
     } else if (state.name === 'resuming' && this.#host.options.listen !== false) {
       this.#stopProving = after(LISTENER, () => void this.#host.prove().catch(() => {}));
@@ -291,6 +293,7 @@ export class Lifecycle {
     const session = 'session' in state ? state.session : undefined;
     this.#machine.enter({ name: 'closing' });
     this.#scope.abort(new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' }));
+    this.#negotiator.endTurn();
     this.#renewal = undefined;
     this.#stopProving();
     this.#stopBeat();

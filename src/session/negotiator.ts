@@ -100,9 +100,15 @@ export class Negotiator {
     const stored = await this.load(params);
     if (stored) return stored;
     if (!this.#keeper) return undefined;
-    this.#turn = await this.#takeTurn(scope);
+    const turn = await this.#takeTurn(scope);
+    if (scope.aborted) {
+      // The client may have been closed and be connecting again: that has a turn of its own.
+      this.#release(turn);
+      return undefined;
+    }
+    this.#turn = turn;
     const made = await this.load(params);
-    if (made) this.endTurn();
+    if (made && !scope.aborted) this.endTurn();
     return made;
   }
 
@@ -187,7 +193,6 @@ export class Negotiator {
 
   /** Lets go of what its sessions share. */
   async close(): Promise<void> {
-    this.endTurn();
     await this.#farewell;
     this.#connector.close();
   }

@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { memoryStore, type Store } from '../../src/index.ts';
 import { fileStore } from '../../src/node.ts';
@@ -238,4 +239,40 @@ describe('whoever gives up while it waits for its turn leaves nothing behind (G9
     await takesAtOnce(store, holder.all('has')[0]?.lock ?? '');
     expect(await handshakes()).toHaveLength(1);
   });
+});
+
+test('G9 a connect() that is closed while the store is asked leaves the turn of the next one alone', async () => {
+  const memory = memoryStore();
+  const held: { read?: () => void; write?: () => void } = {};
+  let turns = 0;
+  const store = altered(memory, {
+    get: async (key) => {
+      if (!held.read) await new Promise<void>((resolve) => (held.read = resolve));
+      return memory.get(key);
+    },
+    set: async (...args) => {
+      if (!held.write) await new Promise<void>((resolve) => (held.write = resolve));
+      return memory.set(...args);
+    },
+    lock: async (...args) => {
+      const lock = await memory.lock(...args);
+      turns++;
+      return { fence: lock.fence, lost: lock.lost, release: () => lock.release().finally(() => turns--) };
+    },
+  });
+  const client = clientOf(server.url, { store, listen: false });
+  const first = failure(client.connect());
+  const read = await waitFor(() => held.read);
+  await client.close();
+  expect(await first).toMatchObject({ code: 'CLOSED' });
+  const second = client.connect();
+  const write = await waitFor(() => held.write);
+  expect(turns).toBe(1);
+  read();
+  await turn();
+  expect(turns).toBe(1);
+  write();
+  await second;
+  await client.close();
+  expect(turns).toBe(0);
 });
