@@ -39,6 +39,8 @@ export class Lifecycle {
   #scope = new AbortController();
   /** When the client's handshake is to be done, on the clock of `performance.now()`. */
   #connectBy = 0;
+  /** Whether it is done. */
+  #connected = false;
   #renewal: Promise<ActiveSession> | undefined;
   /** Renewals that failed since the last session that worked, and when the next may begin, on the clock of `performance.now()`. */
   #failures = 0;
@@ -143,9 +145,9 @@ export class Lifecycle {
   /** The client's `initialized`: for the server where it was asked, for nobody where the session was taken up. */
   async complete(message: JSONRPCNotification): Promise<void> {
     const { state } = this;
+    const scope = this.#scope.signal;
     this.#offered = undefined;
     if (state.name === 'negotiating' && state.session && this.#params) {
-      const scope = this.#scope.signal;
       try {
         // What is left of the time: with a limit of its own this half could double it.
         const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#connectBy - performance.now(), message);
@@ -158,6 +160,7 @@ export class Lifecycle {
     } else if (state.name === 'resuming' && this.#host.options.listen !== false) {
       this.#stopProving = after(LISTENER, () => void this.#host.prove().catch(() => {}));
     }
+    if (!scope.aborted) this.#connected = true;
   }
 
   /**
@@ -247,10 +250,9 @@ export class Lifecycle {
 
   async update(change: (session: UserState) => UserChange): Promise<void> {
     if (typeof change !== 'function') throw new TypeError('update(change): the change must be a function');
-    const { state } = this;
-    // What is changed before the first handshake is complete would be gone with it, where another process was quicker.
-    if (!this.#renewal && (!('session' in state) || state.name === 'negotiating')) {
-      throw new ClosedError(`The session is not open (it is ${state.name}).`, { advice: 'Nothing was changed: connect first.', outcome: 'not-sent' });
+    // What is changed before the client's handshake is done would be gone with it, where that fails or another process is quicker.
+    if (!this.#connected) {
+      throw new ClosedError(`The session is not open (it is ${this.state.name}).`, { advice: 'Nothing was changed: connect first.', outcome: 'not-sent' });
     }
     await this.#negotiator.changeUser(change);
   }
@@ -294,6 +296,7 @@ export class Lifecycle {
     this.#machine.enter({ name: 'closing' });
     this.#scope.abort(new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' }));
     this.#negotiator.endTurn();
+    this.#connected = false;
     this.#renewal = undefined;
     this.#stopProving();
     this.#stopBeat();
