@@ -42,23 +42,39 @@ export class Line {
 
 /** A body of server-sent events on a line. What is written comes piece by piece, in order, each in its own time. */
 export class EventBody {
-  readonly stream: ReadableStream<Uint8Array>;
+  readonly #stream: ReadableStream<Uint8Array>;
   readonly #line: Line;
   readonly #step: Step;
   readonly #name: string;
+  #onHeard: () => void;
+  #wrote = false;
+  #opened = false;
   #controller!: ReadableStreamDefaultController<Uint8Array>;
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor(line: Line, step: Step, name: string) {
+  /** @param onHeard - called once, when something of it has reached whoever asked */
+  constructor(line: Line, step: Step, name: string, onHeard: () => void = () => {}) {
     this.#line = line;
     this.#step = step;
     this.#name = name;
-    this.stream = new ReadableStream({ start: (controller) => void (this.#controller = controller), cancel: () => line.end() });
+    this.#onHeard = onHeard;
+    this.#stream = new ReadableStream({ start: (controller) => void (this.#controller = controller), cancel: () => line.end() });
     line.broken.catch((error: unknown) => this.#safely(() => this.#controller.error(error)));
   }
 
+  /** Whoever asked has it, and reads. */
+  open(): ReadableStream<Uint8Array> {
+    this.#opened = true;
+    this.#tell();
+    return this.#stream;
+  }
+
   write(text: string, what: string): void {
-    this.#next(`${what} to ${this.#name}`, () => this.#controller.enqueue(new TextEncoder().encode(text)));
+    this.#next(`${what} to ${this.#name}`, () => {
+      this.#controller.enqueue(new TextEncoder().encode(text));
+      this.#wrote = true;
+      this.#tell();
+    });
   }
 
   finish(): void {
@@ -66,6 +82,12 @@ export class EventBody {
       this.#line.end();
       this.#controller.close();
     });
+  }
+
+  #tell(): void {
+    if (!this.#opened || !this.#wrote || this.#line.ended) return;
+    this.#onHeard();
+    this.#onHeard = () => {};
   }
 
   #next(what: string, task: () => void): void {

@@ -27,10 +27,10 @@ const setting = (stored: boolean): fc.Arbitrary<Setting> =>
   });
 
 test.each([
-  { name: 'a shared store that holds', stored: true, events: CALM, runs: 150 },
-  { name: 'a shared store, and everything fails', stored: true, events: ROUGH, runs: 150 },
-  { name: 'no store', stored: false, events: CALM, runs: 60 },
-])('clients with $name', { timeout: 3_600_000 }, async ({ name, stored, events, runs }) => {
+  ['clients with a shared store that holds', { stored: true, events: CALM, runs: 150 }],
+  ['clients with a shared store, and everything fails', { stored: true, events: ROUGH, runs: 150 }],
+  ['clients with no store', { stored: false, events: CALM, runs: 60 }],
+] as const)('%s', { timeout: 3_600_000 }, async (name, { stored, events, runs }) => {
   const commands = fc.commands(events, { maxCommands: 40, size: '+1', ...replayPath });
   const property = fc.asyncProperty(setting(stored), commands, fc.scheduler({ act }), fc.integer(), async (how, happening, scheduler, seed) => {
     const stage = scheduledStage(scheduler, seed);

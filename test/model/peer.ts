@@ -15,7 +15,7 @@ export interface Asked {
   readonly promise: Promise<unknown>;
   settledAt?: number;
   value?: unknown;
-  error?: Error & { code?: unknown; outcome?: unknown };
+  error?: Error & { code?: unknown; outcome?: unknown; retryAfter?: number };
 }
 
 type Heard = { readonly [E in keyof SessionEvents]: Parameters<SessionEvents[E]>[0][] };

@@ -23,7 +23,7 @@ export async function holds<T>(property: fc.IAsyncProperty<T>, runs: number, whe
       const replay = /replayPath="([^"]*)"/.exec(fc.stringify(counterexample))?.[1];
       const again = [`FC_SEED=${seed}`, `FC_PATH=${counterexamplePath}`, ...(replay === undefined ? [] : [`FC_REPLAY='${replay}'`])].join(' ');
       const why = errorInstance instanceof Error ? errorInstance.message : String(errorInstance);
-      throw new Error(`${why}\n\n${fc.defaultReportMessage(out)}\n\nTo see it again:\n  ${again} npx vitest run --project node ${where.file} -t ${JSON.stringify(where.test)}\n`, { cause: errorInstance });
+      throw new Error(`${why}\n\n${fc.defaultReportMessage(out)}\n\nTo see it again:\n  ${again} npx vitest run --project node ${where.file} -t '${where.test.replaceAll(/[^\w ]/g, '.')}'\n`, { cause: errorInstance });
     },
   });
 }

@@ -49,6 +49,8 @@ export class ModelServer {
   readonly sessions = new Map<string, Session>();
   /** Each run of each call, by its nonce. */
   readonly runs = new Map<string, number>();
+  /** Calls whose caller has heard something on their stream. */
+  readonly heard = new Set<string>();
   /** Calls whose answer is held back. */
   readonly held = new Set<Run>();
   /** Each request that arrived: who, and what. */
@@ -102,7 +104,7 @@ export class ModelServer {
       const { status, headers = {}, body } = await line.or(this.#answer(request, line, name));
       await line.or(this.#step(`${status} to ${name}`));
       if (!(body instanceof EventBody)) line.end();
-      return new Response(body instanceof EventBody ? body.stream : (body ?? null), { status, headers });
+      return new Response(body instanceof EventBody ? body.open() : (body ?? null), { status, headers });
     } catch (error) {
       if (arrived ? nameOf(request) === 'initialize' : nameOf(request) === 'notifications/initialized') this.wasted++;
       throw error;
@@ -233,7 +235,7 @@ export class ModelServer {
       settle(answers);
     };
     const streams = this.traits.events || !this.traits.json;
-    const body = streams ? new EventBody(line, this.#step, name) : undefined;
+    const body = streams ? new EventBody(line, this.#step, name, () => calls.forEach((call) => this.heard.add(nonceOf(call)))) : undefined;
     if (body) log.attach(body, line);
     log.prime();
     for (const message of asked) this.#execute(session, message, (result) => answer(message, result));

@@ -24,13 +24,17 @@ export class ModelStore {
   failures = 0;
   /** Writes of each user. */
   readonly writes: { readonly by: string; readonly key: string }[] = [];
+  /** What it was asked, and for how long whoever asked waited for it. */
+  readonly #asked: { readonly by: string; readonly from: number; until: number }[] = [];
   readonly #base: Store;
   readonly #step: Step;
+  readonly #now: () => number;
   readonly #held = new Set<Held>();
 
-  constructor(base: Store, step: Step) {
+  constructor(base: Store, step: Step, now: () => number) {
     this.#base = base;
     this.#step = step;
+    this.#now = now;
   }
 
   fail(failing: Failing): void {
@@ -43,6 +47,15 @@ export class ModelStore {
     const values: string[] = [];
     for await (const key of this.#base.keys(prefix)) values.push((await this.#base.get(key))?.value ?? '');
     return values;
+  }
+
+  /** Until when a user that was about to be done at this time waited for the store, where each answer is waited for so long and no longer. */
+  waitedFrom(at: number, by: string, longest: number): number {
+    let over = at;
+    for (const asked of this.#asked) {
+      if (asked.by === by && asked.from <= over) over = Math.max(over, Math.min(asked.until, asked.from + longest));
+    }
+    return over;
   }
 
   /** Whoever has a lock of these was silent for too long: it is another's. Returns whether there was one. */
@@ -66,11 +79,16 @@ export class ModelStore {
   as(user: User): Store {
     const base = this.#base;
     const ask = <T>(what: string, run: () => Promise<T>): Promise<T> => this.#ask(user, what, run);
+    const timed = async <T>(answer: Promise<T>): Promise<T> => {
+      const asked = { by: user.name, from: this.#now(), until: Number.POSITIVE_INFINITY };
+      this.#asked.push(asked);
+      return answer.finally(() => (asked.until = this.#now()));
+    };
     const write = (key: string): void => void this.writes.push({ by: user.name, key });
     return {
-      get: (key) => ask('reads', () => base.get(key)),
-      set: (key, value, expected) => ask('writes', () => (write(key), base.set(key, value, expected))),
-      delete: (key, expected) => ask('deletes', () => (write(key), base.delete(key, expected))),
+      get: (key) => timed(ask('reads', () => base.get(key))),
+      set: (key, value, expected) => timed(ask('writes', () => (write(key), base.set(key, value, expected)))),
+      delete: (key, expected) => timed(ask('deletes', () => (write(key), base.delete(key, expected)))),
       keys: (prefix) => base.keys(prefix),
       lock: (key, options) => this.#lock(user, key, options),
       close: async () => {},

@@ -15,6 +15,9 @@ export interface Setting extends Traits {
   readonly ttl: number;
 }
 
+/** What no guarantee speaks of any more once it has happened. */
+export type Trouble = 'store' | 'usurped' | 'died' | 'late' | 'expired' | 'ended';
+
 const TIMEOUT = { connect: 10_000, call: 20_000, total: 60_000 };
 /** What `close()` may take at the worst: a store that hangs, a server that is silent, and a bit. */
 const LEAVING = 15_000;
@@ -31,8 +34,7 @@ export class World {
   readonly store: ModelStore | undefined;
   readonly peers: Peer[];
   readonly asked: Asked[] = [];
-  /** What no guarantee speaks of any more once it has happened. */
-  readonly troubles = new Set<'store' | 'usurped' | 'died' | 'late' | 'expired' | 'ended'>();
+  readonly troubles = new Set<Trouble>();
   /** Clients that were closed in the middle of a handshake. */
   leftEarly = 0;
   /** Sessions that a client ended. */
@@ -45,7 +47,7 @@ export class World {
     this.setting = setting;
     this.stage = stage;
     this.server = new ModelServer(setting, stage.step, stage.now);
-    this.store = setting.stored ? new ModelStore(base, stage.step) : undefined;
+    this.store = setting.stored ? new ModelStore(base, stage.step, stage.now) : undefined;
     this.peers = Array.from({ length: setting.peers }, (_, i) => this.#peer(`peer ${i + 1}`));
   }
 
@@ -55,8 +57,7 @@ export class World {
 
   connect(peer: Peer): Asked {
     peer.wanted = true;
-    // A store that says nothing has 3 s more to say it, in which the session is there already.
-    const asked = this.#ask(peer, 'connect', TIMEOUT.connect + (this.store ? 3000 : 0), () => peer.client.connect());
+    const asked = this.#ask(peer, 'connect', TIMEOUT.connect, () => peer.client.connect());
     asked.promise.catch(() => (peer.wanted = false));
     return asked;
   }
