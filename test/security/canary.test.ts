@@ -5,6 +5,7 @@ import { expect, inject, onTestFinished, test } from 'vitest';
 import type { OAuthClientProvider } from '@modelcontextprotocol/sdk/client/auth.js';
 import { type ConnectOptions, DeadlineError, encryptedStore, memoryStore, ResilientClient, type Store, StoreError } from '../../src/index.ts';
 import { fileStore } from '../../src/node.ts';
+import { inParallel } from '../../src/registry/in-parallel.ts';
 import { redisStore } from '../../src/redis.ts';
 import { ScriptedServer, type Seen } from '../links/scripted-server.ts';
 import { altered, temporaryDirectory } from '../session/clients.ts';
@@ -96,8 +97,13 @@ class Echo {
   }
 }
 
+/** What a machine that does much else may take for one call, in ms. */
+const PATIENCE = 60_000;
+/** So few faults at a time that none of their calls waits long for the others. */
+const AT_A_TIME = 6;
+
 function clientOf(echo: Echo, ears: Ears, options: ConnectOptions = {}): ResilientClient {
-  const client = new ResilientClient(echo.url, { headers, metadata: { token: canary.metadata }, timeout: { connect: 60_000, call: 60_000 }, retry: { retries: 1, minTimeout: 1, maxTimeout: 2 }, on: ears.on(), ...options });
+  const client = new ResilientClient(echo.url, { headers, metadata: { token: canary.metadata }, timeout: { connect: PATIENCE, call: PATIENCE }, retry: { retries: 1, minTimeout: 1, maxTimeout: 2 }, on: ears.on(), ...options });
   client.onerror = (error) => ears.hear('onerror', error);
   onTestFinished(() => client.close());
   return client;
@@ -164,40 +170,36 @@ test.each(Object.entries(requesters))('Whatever a server repeats, nothing of it 
   const echo = await Echo.start();
   const ears = new Ears();
   const failed: string[] = [];
-  await Promise.all(
-    Object.entries(faults).map(async ([name, fault]) => {
-      const own = await Echo.start();
-      const client = clientOf(own, ears, { ...options, store: memoryStore(), history: { payloads: false } });
-      await client.connect();
-      own.fault = fault;
-      // A call that ran out of time would not have heard what the server says.
-      const timeout = name === NO_ANSWER ? 50 : 60_000;
-      const results = await Promise.all([
-        ears.failure(`${name}, a call`, client.callTool({ name: 'do', arguments: args }, undefined, { timeout })),
-        ears.failure(`${name}, a safe call`, client.callTool({ name: 'look', arguments: args }, undefined, { timeout, safe: true })),
-        ears.failure(`${name}, a durable call`, client.callTool({ name: 'last', arguments: args }, undefined, { timeout, callId: 'one' })),
-        ears.failure(`${name}, a ping`, client.ping({ timeout })),
-      ]);
-      if (results.every((each) => each && (name === NO_ANSWER || !(each instanceof DeadlineError)))) failed.push(name);
-      ears.ask(client);
-      await client.close();
-    }),
-  );
+  await inParallel(Object.entries(faults), AT_A_TIME, async ([name, fault]) => {
+    const own = await Echo.start();
+    const client = clientOf(own, ears, { ...options, store: memoryStore(), history: { payloads: false } });
+    await client.connect();
+    own.fault = fault;
+    // A call that ran out of time would not have heard what the server says.
+    const timeout = name === NO_ANSWER ? 50 : PATIENCE;
+    const results = await Promise.all([
+      ears.failure(`${name}, a call`, client.callTool({ name: 'do', arguments: args }, undefined, { timeout })),
+      ears.failure(`${name}, a safe call`, client.callTool({ name: 'look', arguments: args }, undefined, { timeout, safe: true })),
+      ears.failure(`${name}, a durable call`, client.callTool({ name: 'last', arguments: args }, undefined, { timeout, callId: 'one' })),
+      ears.failure(`${name}, a ping`, client.ping({ timeout })),
+    ]);
+    if (results.every((each) => each && (name === NO_ANSWER || !(each instanceof DeadlineError)))) failed.push(name);
+    ears.ask(client);
+    await client.close();
+  });
   expect(failed.sort()).toEqual(Object.keys(faults).sort());
 
   // The same in place of the handshake.
-  await Promise.all(
-    Object.entries(faults).map(async ([name, fault]) => {
-      const own = await Echo.start();
-      own.server.script = (seen, res) => {
-        res.setHeader('mcp-session-id', session);
-        return fault(seen, (seen.body === '' ? { method: seen.method } : JSON.parse(seen.body)) as Rpc, res);
-      };
-      const client = clientOf(own, ears, { ...options, timeout: { connect: name === NO_ANSWER ? 50 : 5_000 }, retry: false });
-      await ears.failure(`${name}, connecting`, client.connect());
-      ears.ask(client);
-    }),
-  );
+  await inParallel(Object.entries(faults), AT_A_TIME, async ([name, fault]) => {
+    const own = await Echo.start();
+    own.server.script = (seen, res) => {
+      res.setHeader('mcp-session-id', session);
+      return fault(seen, (seen.body === '' ? { method: seen.method } : JSON.parse(seen.body)) as Rpc, res);
+    };
+    const client = clientOf(own, ears, { ...options, timeout: { connect: name === NO_ANSWER ? 50 : PATIENCE }, retry: false });
+    await ears.failure(`${name}, connecting`, client.connect());
+    ears.ask(client);
+  });
   // And a server that is gone.
   const client = clientOf(echo, ears, { ...options, retry: false });
   await client.connect();
