@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { parseRetryAfter, readHttpFailure } from '../../src/links/http-failure.ts';
+import { secretsIn } from '../../src/redact.ts';
 import { lostDialects, refusal } from '../support/dialects.ts';
 
 const SESSION = 'session-0123456789';
@@ -106,7 +107,7 @@ describe('the text of a failure', () => {
   });
 
   test('does not repeat the session id, a token or a header of the user', () => {
-    const secrets = ['Bearer token-secret', 'key-secret'];
+    const secrets = secretsIn({ authorization: 'Bearer token-secret', 'x-key': 'key-secret' });
     const { text } = read(400, `bad ${SESSION}, ${SESSION} with token-secret or key-secret`, { sessionId: SESSION, secrets });
 
     expect(text).toBe('bad <secret>, <secret> with <secret> or <secret>');
