@@ -1,4 +1,3 @@
-import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
 import { redacted, redactedData, redactedError, secretsIn, secretsOf } from '../../src/redact.ts';
 
@@ -46,7 +45,7 @@ describe('an error', () => {
     const copy = redactedError(error, [SECRET]);
     expect(copy).not.toBe(error);
     expect(copy).toMatchObject({ name: error.name, code: 'E_SUCH', status: 500, message: error.message.replaceAll(SECRET, '<secret>') });
-    expect(inspect(copy, { depth: null })).not.toMatch(/config|rawPacket|response/);
+    for (const name of ['config', 'rawPacket', 'response']) expect(copy).not.toHaveProperty(name);
     expect((copy.cause as Error | undefined)?.message).toBe(error.cause === undefined ? undefined : '<secret>');
   });
 
