@@ -9,20 +9,35 @@ const SOURCE = 'mcp-reprise-source';
 const conditions = [SOURCE, ...defaultServerConditions];
 const chromium = await findChromium();
 
-const node = {
+/** A machine that does much else besides is no failure of the code: these only end what hangs. */
+const patience = { testTimeout: 60_000, hookTimeout: 60_000 };
+// Most of the time of a test is waiting, for processes, timers and disks: on a machine with two cores two files fit side by side.
+const maxWorkers = Math.max(2, availableParallelism() - 1);
+/** Many processes at a time, whose stores and locks have to be served in time: one file after another, when the others are done. */
+const CROWDS = [
+  'test/session/{sharing,fleet-redis}.test.ts',
+  'test/storage/{file-stress,file-processes,file-contract,encrypted-contract.files,redis-processes}.test.ts',
+  'test/storage/redis-contract.*.test.ts',
+  'test/bad-servers/*flood*.test.ts',
+];
+/** What runs for minutes, with a command of its own (`npm run test:proof`). */
+const PROOF = ['test/faults/{soak,planted}.test.ts', 'test/fuzz/*.test.ts', 'test/leaks/*.test.ts'];
+
+/** Tests on Node; those of a later `order` begin when the earlier ones are done. */
+const onNode = (name: string, include: string[], order: { groupOrder: number; maxWorkers: number }, exclude: string[] = []) => ({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
-    name: 'node',
-    include: ['test/**/*.test.ts'],
-    exclude: ['test/**/*.browser.test.ts'],
-    // A machine that does much else besides is no failure of the code: these only end what hangs.
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    name,
+    include,
+    exclude: ['test/**/*.browser.test.ts', ...exclude],
+    ...patience,
     pool: 'forks' as const,
+    maxWorkers: order.maxWorkers,
+    sequence: { groupOrder: order.groupOrder },
     provide: { chromium: chromium ?? '' },
   },
-};
+});
 
 /** What runs inside a page. */
 const browser = {
@@ -33,9 +48,9 @@ const browser = {
   test: {
     name: 'chromium',
     include: ['test/**/*.browser.test.ts'],
-    // A machine that does much else besides is no failure of the code: these only end what hangs.
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    ...patience,
+    maxWorkers,
+    sequence: { groupOrder: 0 },
     browser: {
       enabled: true,
       headless: true,
@@ -50,8 +65,11 @@ export default defineConfig({
   test: {
     // A real Redis; the tests have its URL by inject('redisUrl'). And what they run in processes of their own, ready to run.
     globalSetup: ['test/support/redis.ts', 'test/support/bundles.ts'],
-    // Most of the time of a test is waiting, for processes, timers and disks: on a machine with two cores two of them fit side by side.
-    maxWorkers: Math.max(2, availableParallelism() - 1),
-    projects: chromium === undefined ? [node] : [node, browser],
+    projects: [
+      onNode('node', ['test/**/*.test.ts'], { groupOrder: 0, maxWorkers }, [...CROWDS, ...PROOF]),
+      onNode('crowds', CROWDS, { groupOrder: 1, maxWorkers: 1 }),
+      ...(chromium === undefined ? [] : [browser]),
+      ...(process.env['npm_lifecycle_event'] === 'test:proof' ? [onNode('proof', PROOF, { groupOrder: 2, maxWorkers: 1 })] : []),
+    ],
   },
 });
