@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { setImmediate as turn } from 'node:timers/promises';
-import { countTimers, heap, listenersOf, openTimers, processListeners, quiet, resources, type Sample } from './traces.ts';
+import { countTimers, heap, leftAt, listenersOf, openTimers, processListeners, quiet, resources, type Sample } from './traces.ts';
 
 /** The work whose traces are looked for, in a process of its own: `node --expose-gc client.process.ts '<Work>'`. It ends by itself. */
 export interface Work {
@@ -68,6 +68,9 @@ for (let i = 0; i <= SAMPLES; i++) {
   if (listenersOf(signal) > 0) left.push(`${listenersOf(signal)} listeners on the signal after ${next}`);
 }
 await end();
+const { connections, ...atServer } = await leftAt(work.url);
+// Those of fetch are the platform's own, which it keeps for others.
+for (const [name, number] of Object.entries(work.fetch ? atServer : { ...atServer, connections })) if (number > 0) left.push(`${number} ${name} at the server`);
 const closedAt = performance.eventLoopUtilization();
 // What the process waits for from here on, something of ours keeps it waiting for. Not the time by the clock: that depends on who else computes.
 const onExit = (): void => console.log(`waited ${performance.eventLoopUtilization(closedAt).idle}`);

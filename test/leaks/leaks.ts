@@ -30,9 +30,7 @@ export async function look(work: Omit<Work, 'url' | 'directory'>): Promise<Trace
     const client = new Child(new URL('./client.process.ts', import.meta.url), { args, flags: [...typescriptFlags, '--expose-gc'], onMessage: (message: Report) => void (report = message) });
     const exit = await client.exit;
     if (!report || exit.code !== 0) throw await client.obituary();
-    const { sessions } = (await (await fetch(`http://127.0.0.1:${port}/sessions`)).json()) as { sessions: number };
-    const left = sessions === 0 ? report.left : [...report.left, `${sessions} sessions at the server`];
-    return { ...report, left, slope: slopeOf(report.samples), waited: Number(/^waited (.+)$/m.exec(client.stdout)?.[1]), stderr: client.stderr };
+    return { ...report, slope: slopeOf(report.samples), waited: Number(/^waited (.+)$/m.exec(client.stdout)?.[1]), stderr: client.stderr };
   } finally {
     await server?.kill();
     await rm(directory, { recursive: true, force: true });

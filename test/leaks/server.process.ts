@@ -1,7 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
+import { setImmediate as turn } from 'node:timers/promises';
 import { listen } from '../support/ports.ts';
+import { LEFT, type Left } from './traces.ts';
 
 /**
  * An MCP server that keeps nothing but its open sessions and streams, so that it can be asked a million times. What a tool does is in its
@@ -16,6 +19,8 @@ interface Rpc {
 
 /** By session: its notification streams. */
 const sessions = new Map<string, Set<ServerResponse>>();
+/** What clients have open here, beside the question how much it is. */
+const open = { connections: new Set<Socket>(), exchanges: 0 };
 /** What was refused once, to be granted the next time. */
 const refused = new Set<string>();
 
@@ -101,9 +106,18 @@ function initialize({ id, params }: Rpc, res: ServerResponse, newest: string | n
   answer(res, 200, result(id, { protocolVersion: newest ?? params?.protocolVersion, capabilities, serverInfo: { name: 'lean', version: '1' } }));
 }
 
+/** What was closed before this was asked is gone a few turns later. */
+async function leftBy(asking: Socket): Promise<Left> {
+  const connections = (): number => [...open.connections].filter((socket) => socket !== asking).length;
+  for (let turns = 0; turns < 100 && connections() + open.exchanges > 0; turns++) await turn();
+  return { sessions: sessions.size, connections: connections(), exchanges: open.exchanges };
+}
+
 async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
   const { pathname, searchParams } = new URL(req.url ?? '', 'http://localhost');
-  if (pathname === '/sessions') return answer(res, 200, { sessions: sessions.size });
+  if (pathname === LEFT) return answer(res, 200, await leftBy(req.socket));
+  open.exchanges++;
+  res.once('close', () => open.exchanges--);
   const body = req.method === 'POST' ? (JSON.parse(await text(req)) as Rpc | Rpc[]) : undefined;
   if (body !== undefined && !Array.isArray(body) && body.method === 'initialize') return initialize(body, res, searchParams.get('newest'));
   const session = String(req.headers['mcp-session-id']);
@@ -129,5 +143,11 @@ async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> 
 }
 
 const server = createServer((req, res) => void handle(req, res).catch(() => res.destroy()));
+// An idle connection stays until its client closes it.
+server.keepAliveTimeout = 0;
+server.on('connection', (socket: Socket) => {
+  open.connections.add(socket);
+  socket.once('close', () => open.connections.delete(socket));
+});
 process.send?.({ type: 'listening', port: await listen(server) });
 process.on('disconnect', () => process.exit());

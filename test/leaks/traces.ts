@@ -1,4 +1,6 @@
-import { getEventListeners } from 'node:events';
+import { getEventListeners, once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
+import { json } from 'node:stream/consumers';
 import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises';
 
 /** What a process can find of what was left behind in it. */
@@ -67,4 +69,25 @@ export function listenersOf(signal: AbortSignal): number {
 /** How many listeners the process has, by event. */
 export function processListeners(): string {
   return process.eventNames().map((name) => `${String(name)} ${process.listenerCount(name)}`).sort().join();
+}
+
+/** Where a server says what its clients have left. */
+export const LEFT = '/left';
+
+export interface Left {
+  readonly sessions: number;
+  /** Beside the one that asks. */
+  readonly connections: number;
+  /** Requests whose answers have not ended. */
+  readonly exchanges: number;
+}
+
+/** What the server says that is left. Node lets a process end with idle connections open: only the server sees them. */
+export async function leftAt(server: string): Promise<Left> {
+  const request = get(new URL(LEFT, server), { agent: false });
+  const closed = once(request, 'close');
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  const left = (await json(response)) as Left;
+  await closed;
+  return left;
 }
