@@ -22,7 +22,7 @@ const CAMPAIGNS = {
   records: fuzzRecords,
   replies: fuzzReplies,
   http: (recording, campaign) => fuzzReplies(recording, { ...campaign, overHttp: true }),
-} satisfies Record<string, (recording: Awaited<ReturnType<typeof record>>, campaign: Campaign) => Promise<void>>;
+} satisfies Record<string, (recording: Awaited<ReturnType<typeof record>>, campaign: Campaign) => Promise<unknown>>;
 
 const chosen = Object.entries(CAMPAIGNS).filter(([name]) => (values.what === undefined ? name !== 'http' : name === values.what));
 if (chosen.length === 0 || !Number.isSafeInteger(count) || !Number.isSafeInteger(seed)) throw new TypeError('usage: npm run fuzz -- --count 1000000 --seed 7 [--what records|replies|http] [--only index]');
@@ -38,7 +38,7 @@ for (const [name, run] of chosen) {
     const { user, system } = process.cpuUsage(before);
     console.log(`${name}: ${done} of ${count}, ${Math.round((done * 1000) / (toldAt - start))} per second, ${Math.round((done * 1e6) / (user + system))} per second of this process's own time`);
   };
-  await run(recording, { count, seed, only, onProgress });
+  const tally: unknown = await run(recording, { count, seed, only, onProgress });
   const seconds = (performance.now() - start) / 1000;
-  console.log(only === undefined ? `${name}: ${count} with seed ${seed} held, in ${seconds.toFixed(1)} s` : `${name}: index ${only} of seed ${seed} held`);
+  console.log(only === undefined ? `${name}: ${count} with seed ${seed} held, in ${seconds.toFixed(1)} s${tally ? `: ${JSON.stringify(tally)}` : ''}` : `${name}: index ${only} of seed ${seed} held`);
 }

@@ -9,5 +9,7 @@ it('20,000 changed records: the session is taken up, or a new one is started wit
   const kept = recording.records.map((text) => Object.keys(JSON.parse(text) as object));
   expect(kept).toEqual([expect.arrayContaining(['cursor', 'cache', 'metadata', 'data', 'calls', 'subscriptions', 'logLevel', 'principal']), expect.not.arrayContaining(['cursor'])]);
 
-  await fuzzRecords(recording, { seed: 1, count: 20_000 });
+  const { resumed, fresh } = await fuzzRecords(recording, { seed: 1, count: 20_000 });
+  // Both happen often, or something else than the changed record decides.
+  expect(Math.min(resumed, fresh)).toBeGreaterThan(2_000);
 });

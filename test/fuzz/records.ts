@@ -16,18 +16,27 @@ const DAY = 24 * 3_600_000;
 /** It keeps nothing of a schema that it has seen, unlike the SDK's usual one. */
 const validator = new CfWorkerJsonSchemaValidator();
 
+/** How many sessions were taken up, and how many new ones were started. */
+interface Tally {
+  resumed: number;
+  fresh: number;
+}
+
 /** Has a client find a changed record: it takes the session up, or starts a new one with one warning, and works in either case. */
-export async function fuzzRecords(recording: Recording, campaign: Campaign): Promise<void> {
+export async function fuzzRecords(recording: Recording, campaign: Campaign): Promise<Tally> {
+  const tally: Tally = { resumed: 0, fresh: 0 };
   const key = await sessionKey({ url: recording.url, query: '' }, recording.principal, 'default');
   const file = await fileOf(key, fresh(recording.records[0] ?? ''));
   await runBlocks('records', campaign, 1, async (index, _, onDone) => {
     try {
-      await change(recording, key, file, new Random(campaign.seed, index), index);
+      const { resumed } = await change(recording, key, file, new Random(campaign.seed, index), index);
+      tally[resumed ? 'resumed' : 'fresh']++;
       onDone();
     } catch (error) {
       throw new FuzzFailure('records', campaign, index, error);
     }
   });
+  return tally;
 }
 
 /** What a real store makes of a record. */
@@ -57,7 +66,7 @@ interface Place {
   leave(): Promise<void>;
 }
 
-async function change(recording: Recording, key: string, file: RecordFile, random: Random, index: number): Promise<void> {
+async function change(recording: Recording, key: string, file: RecordFile, random: Random, index: number): Promise<Found> {
   // Used a moment ago, or the time that the campaign takes would count.
   const good = fresh(random.pick(recording.records));
   const place = index % FILES === FILES - 1 ? await inFile(file, random) : await inMemory(key, changed(good, random));
@@ -67,11 +76,12 @@ async function change(recording: Recording, key: string, file: RecordFile, rando
   try {
     const first = await use(recording, server, place, `first ${index}`);
     await judge(first, place, server, recording, id);
-    if (index % 4 !== 0) return;
+    if (index % 4 !== 0) return first;
     // What is there now is good.
-    if (place.onDisk && first.warnings.length > 0) return;
+    if (place.onDisk && first.warnings.length > 0) return first;
     const second = await use(recording, server, place, `second ${index}`);
     ensure(second.warnings.length <= 1 && second.resets === 0, `the second client was told ${JSON.stringify(second)}`);
+    return first;
   } finally {
     await place.leave();
   }
@@ -114,13 +124,15 @@ async function use(recording: Recording, server: RecordedServer, place: Place, t
     return { resumed, warnings, resets, told: [...told, ...warnings] };
   } finally {
     await client.close();
-    await store.close();
+    // What is in memory stays for the second client.
+    if (place.onDisk) await store.close();
     ensure(connected || warnings.length <= 1, `several warnings: ${warnings.join('; ')}`);
   }
 }
 
 async function judge({ resumed, warnings, resets, told }: Found, place: Place, server: RecordedServer, recording: Recording, id: string): Promise<void> {
   ensure(warnings.length <= 1, `several warnings: ${warnings.join('; ')}`);
+  ensure(place.onDisk || !warnings.some((text) => /the store failed(?!.* it is left alone)/.test(text)), `a store that works was said to fail: ${warnings.join()}`);
   const record = parsed(place.text);
   const own = typeof record['id'] === 'string' ? record['id'] : undefined;
   if (resumed) {
@@ -164,8 +176,7 @@ function changed(record: string, random: Random): string {
 async function inMemory(key: string, text: string): Promise<Place> {
   const store = memoryStore();
   await store.set(key, text);
-  // One store for both clients, as a program would have it.
-  return { text, damaged: [], onDisk: false, open: () => Object.assign(Object.create(store) as Store, store, { close: async () => {} }), leave: () => store.close() };
+  return { text, damaged: [], onDisk: false, open: () => store, leave: () => store.close() };
 }
 
 async function inFile({ name, bytes, text }: RecordFile, random: Random): Promise<Place> {
