@@ -234,6 +234,23 @@ describe('G3 a durable call that is made while it is under way', () => {
     expect((await server.requests()).filter(({ lastEventId }) => lastEventId !== undefined)).toEqual([]);
   });
 
+  it('in another client in the very same moment is one call: both find nothing, and one of them may write', async () => {
+    const plain = memoryStore();
+    let looks = 0;
+    let go = (): void => {};
+    const bothHaveLooked = new Promise<void>((resolve) => (go = resolve));
+    const get = async (key: string) => {
+      const found = await plain.get(key);
+      if (++looks === 2) go();
+      await bothHaveLooked;
+      return found;
+    };
+    const store = withCalls(plain, () => ({ get }));
+    const clients = [await quiet(server.url, { store }), await quiet(server.url, { store })];
+    expect(await Promise.all(clients.map((client) => work(client, 'twins')))).toEqual(['done:twins', 'done:twins']);
+    expect([await ran('twins'), await callsOf()]).toEqual([1, 1]);
+  });
+
   it('in another client that has no time left fails there, and goes on with the first', async () => {
     const store = memoryStore();
     const first = work(await quiet(server.url, { store }), 'patient', {}, { ms: 1000 });

@@ -58,6 +58,26 @@ describe('G6', () => {
     expect(resets).toHaveLength(1);
   });
 
+  it('ten calls that are refused together make one initialize without a store too, where no turn keeps them apart', async () => {
+    let refusals = 0;
+    let go = (): void => {};
+    let handshake = Promise.resolve();
+    // Nobody has a new session before all ten ask for one.
+    const holding: typeof fetch = async (url, init) => {
+      if (String(init?.body).includes('"method":"initialize"')) await handshake;
+      const response = await fetch(url, init);
+      if (response.status === 404 && ++refusals === 10) go();
+      return response;
+    };
+    await using client = await connect(server.url, { listen: false, fetch: holding as never });
+    handshake = new Promise((resolve) => (go = resolve));
+    const resets = hearResets(client);
+    await server.forget();
+    await server.clearRequests();
+    expect(await Promise.all(Array.from({ length: 10 }, (_, i) => echo(client, `call ${i}`)))).toEqual(Array.from({ length: 10 }, (_, i) => said(`call ${i}`)));
+    expect([await initializes(server), resets.length]).toEqual([1, 1]);
+  });
+
   it('goes on without a reset on a server that adopts an id it does not know', async () => {
     await server.behave({ lost: 'adopts' });
     await using client = await connect(server.url, { listen: false });

@@ -337,6 +337,9 @@ describe('how often a stream is opened again', () => {
     expect(await plain.requests()).toEqual([]);
     expect(vi.getTimerCount()).toBe(timers);
     expect(client.session.state).toBe('ready');
+    // G9
+    await client.close();
+    expect(vi.getTimerCount()).toBe(0);
   });
 
   test('no stream is opened where none is wanted', async () => {
