@@ -135,7 +135,7 @@ export const SLOW: readonly PlantedBug[] = [
     name: 'each call that finds its session lost makes a new one',
     file: 'session/lifecycle.ts',
     edits: [["if (this.#renewal) return this.#renewal;\n        if (state.session) return state.session;", "if (this.#renewal) return this.#negotiator.successor(this.#params as Params, this.#scope.signal);\n        if (state.session) return state.session;"]],
-    caughtBy: tests('session/reset', 'ten concurrent calls survive a restart'),
+    caughtBy: tests('session/reset', 'ten calls that are refused together'),
   },
   {
     name: 'a refused call is replayed for as long as sessions are lost',
@@ -203,14 +203,14 @@ export const SLOW: readonly PlantedBug[] = [
   {
     name: 'a durable call has no compare-and-set: of two at once both are sent',
     file: 'calls/journal.ts',
-    edits: [['store.set(key, text, expected)', 'store.set(key, text, expected && undefined)']],
-    caughtBy: tests('calls/durable', 'made while it is under way'),
+    edits: [['store.set(key, text, expected)', 'store.set(key, text)']],
+    caughtBy: tests('calls/durable', 'in the very same moment'),
   },
   {
     name: 'the timer that notes the use of a session outlives close()',
     file: 'session/lifecycle.ts',
     edits: [['this.#stopProving();\n    this.#stopBeat();\n    const quiet', 'this.#stopProving();\n    const quiet']],
-    caughtBy: tests('session/leaving', 'G9'),
+    caughtBy: tests('session/stream', 'an idle client asks for nothing'),
   },
   {
     name: 'the timer that proves a session outlives close()',

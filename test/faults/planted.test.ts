@@ -10,7 +10,8 @@ describe('a planted bug', () => {
   });
 
   it('is caught, where the tests that catch it are quick', { timeout: 300_000 }, async () => {
-    const found = await hunt(QUICK, 2);
+    // That they pass without a bug, the suite shows.
+    const found = await hunt(QUICK, 2, { proved: true });
     expect(found.filter(({ failed }) => failed === undefined).map(({ bug }) => bug.name)).toEqual([]);
     expect(found).toHaveLength(QUICK.length);
   });

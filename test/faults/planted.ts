@@ -15,9 +15,10 @@ const bugs = [...SLOW, ...QUICK].filter(({ name, caughtBy }) => `${name} ${descr
 const start = performance.now();
 const seconds = (time: number): string => `${time.toFixed(1).padStart(6)} s`;
 
-const found = await hunt(bugs, Math.min(2, availableParallelism()), ({ bug, failed, seconds: time }: Found) => {
+const onFound = ({ bug, failed, seconds: time }: Found): void => {
   console.log(`${failed === undefined ? 'SURVIVED' : 'caught  '} ${seconds(time)}  ${bug.name}\n                     ${failed ?? `by nothing in ${describe(bug.caughtBy)}`}`);
-});
+};
+const found = await hunt(bugs, Math.min(2, availableParallelism()), { onFound });
 const survivors = found.filter(({ failed }) => failed === undefined);
 console.log(`\n${found.length - survivors.length} of ${found.length} planted bugs were caught, in ${seconds((performance.now() - start) / 1000).trim()}.`);
 process.exitCode = survivors.length > 0 ? 1 : 0;

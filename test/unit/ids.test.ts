@@ -40,6 +40,7 @@ describe('a call on the wire', () => {
     const correlator = new Correlator(() => 100);
     const plain = request('a', { name: 'x', _meta: { other: 1 } });
     const call = correlator.open(plain);
+    expect([call.wireId, call.sent]).toEqual([undefined, false]);
     expect(correlator.dispatch(call)).toEqual({ ...plain, id: 100 });
     expect(correlator.dispatch(call)).toEqual({ ...plain, id: 101 });
     expect(correlator.dispatch(correlator.open(request('b')))).toEqual({ ...request('b'), id: 102 });
