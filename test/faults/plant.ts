@@ -128,8 +128,8 @@ async function failedTest(report: string, exit: string | undefined, said: string
 }
 
 function node(args: readonly string[], cwd: string): Promise<{ failed: string | undefined; said: string }> {
-  // Where this is a test itself, its Vitest must not look like the other's.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('VITEST')));
+  // Where this is a test itself, its Vitest must not look like the other's, and its bundles (support/bundles.ts) have no bug in them.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('VITEST') && name !== 'TEST_BUNDLES'));
   return new Promise((resolve, reject) => {
     execFile(process.execPath, args, { cwd, env, timeout: LONGEST, killSignal: 'SIGKILL', maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
       if (error?.killed === true) reject(new Error(`${args.join(' ')} did not end within ${LONGEST / 1000} s\n${stdout}${stderr}`));
