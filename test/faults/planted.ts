@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { describe, type Found, hunt } from './plant.ts';
 import { QUICK, SLOW } from './planted-bugs.ts';
+import { RACES } from './planted-models.ts';
 
 /**
  * Plants every bug of the list in a copy of the source, one at a time, and shows what catches it.
@@ -11,7 +12,7 @@ import { QUICK, SLOW } from './planted-bugs.ts';
  * ```
  */
 const [word = ''] = process.argv.slice(2);
-const bugs = [...SLOW, ...QUICK].filter(({ name, caughtBy }) => `${name} ${describe(caughtBy)}`.includes(word));
+const bugs = [...SLOW, ...RACES, ...QUICK].filter(({ name, caughtBy }) => `${name} ${describe(caughtBy)}`.includes(word));
 const start = performance.now();
 const seconds = (time: number): string => `${time.toFixed(1).padStart(6)} s`;
 
