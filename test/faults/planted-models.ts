@@ -3,7 +3,6 @@ import type { Catch, PlantedBug } from './planted-bugs.ts';
 const race = (named: string): Catch => ({ files: ['test/model/races.test.ts'], named });
 const model = (named: string): Catch => ({ files: ['test/model/model.test.ts'], named });
 const HOLDS = model('clients with a shared store that holds');
-const FAILS = model('clients with a shared store, and everything fails');
 
 /** Caught by the models of clients, stores and servers (test/model): what happens when, in every order that there is. */
 export const RACES: readonly PlantedBug[] = [
@@ -14,81 +13,9 @@ export const RACES: readonly PlantedBug[] = [
     caughtBy: HOLDS,
   },
   {
-    name: 'a session is written over whatever is there',
-    file: 'session/keeper.ts',
-    edits: [['await this.#shelf.set(claimed, there?.revision ?? null);\n      const isOver', 'await this.#shelf.set(claimed, (await this.#shelf.get())?.revision ?? null);\n      const isOver']],
-    caughtBy: FAILS,
-  },
-  {
-    name: 'each call that finds its session lost makes a new one, in its own time',
-    file: 'session/lifecycle.ts',
-    edits: [["if (this.#renewal) return this.#renewal;\n        if (state.session) return state.session;", "if (this.#renewal) return this.#negotiator.successor(this.#params as Params, this.#scope.signal);\n        if (state.session) return state.session;"]],
-    caughtBy: race('two clients that replace one lost session'),
-  },
-  {
-    name: 'the turn to replace a lost session is not waited for',
-    file: 'session/negotiator.ts',
-    edits: [['const turn = await this.#takeTurn(scope);\n    try {', 'const turn = await Promise.resolve<Lock | undefined>(undefined);\n    try {']],
-    caughtBy: race('two clients that replace one lost session'),
-  },
-  {
     name: 'a handshake opens its session although that was lost meanwhile',
     file: 'session/lifecycle.ts',
     edits: [['if (this.state === state) this.#open(session);', 'this.#open(session);']],
     caughtBy: race('update.. against connect.. and a loss'),
-  },
-  {
-    name: 'an update in the middle of a handshake is taken',
-    file: 'session/lifecycle.ts',
-    edits: [["if (!this.#connected) {", "if (!this.#connected && !this.#renewal && !('session' in this.state)) {"]],
-    caughtBy: race('update.. against connect.. and a loss'),
-  },
-  {
-    name: 'a call of which nothing is known is sent again, safe or not',
-    file: 'calls/retry.ts',
-    edits: [['          safe,\n', '          safe: safe || true,\n']],
-    caughtBy: HOLDS,
-  },
-  {
-    name: 'close() ends no handshake that is under way',
-    file: 'session/lifecycle.ts',
-    edits: [["this.#scope.abort(new ClosedError('The client was closed during the handshake.', { outcome: 'not-sent' }));", "void ClosedError;"]],
-    caughtBy: race('reset against close'),
-  },
-  {
-    name: 'close() does not wait for what is still to be written',
-    file: 'session/lifecycle.ts',
-    edits: [['await this.#negotiator.keeper?.flush();\n      ending', 'void this.#negotiator.keeper?.flush();\n      ending']],
-    caughtBy: HOLDS,
-  },
-  {
-    name: 'the timer that notes the use of a session outlives close(), in a model',
-    file: 'session/lifecycle.ts',
-    edits: [['this.#stopProving();\n    this.#stopBeat();\n    const quiet', 'this.#stopProving();\n    const quiet']],
-    caughtBy: HOLDS,
-  },
-  {
-    name: 'whoever wants to listen does, whoever else listens',
-    file: 'session/lifecycle.ts',
-    edits: [["this.#negotiator.keeper?.lock('stream', signal) : undefined)", 'undefined && signal : undefined)']],
-    caughtBy: race('hand-over of the notification stream'),
-  },
-  {
-    name: 'whoever listens next does not go on from the last event',
-    file: 'session/listener.ts',
-    edits: [['const stored = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;', 'const stored = undefined;'], ['let first = !session.resumed;', 'const first = true;'], ['if (performance.now() - asked > WAITED) first = false;\n', 'if (asked > WAITED) void first;\n'], ['          first = false;\n          await firstAbort', '          await firstAbort']],
-    caughtBy: race('hand-over of the notification stream'),
-  },
-  {
-    name: 'of two that make a durable call at once both send it',
-    file: 'calls/journal.ts',
-    edits: [['store.set(key, text, expected)', 'store.set(key, text, expected ?? undefined)']],
-    caughtBy: race('a durable call that two make at once'),
-  },
-  {
-    name: 'a call leaves its listener on the signal of its caller',
-    file: 'signals.ts',
-    edits: [['if (this.#tasks.delete(task) && this.#tasks.size === 0) this.#end();', 'this.#tasks.delete(task);']],
-    caughtBy: race('abort against answer'),
   },
 ];
