@@ -69,7 +69,8 @@ export default defineConfig({
       onNode('node', ['test/**/*.test.ts'], { groupOrder: 0, maxWorkers }, [...CROWDS, ...PROOF]),
       onNode('crowds', CROWDS, { groupOrder: 1, maxWorkers: 1 }),
       ...(chromium === undefined ? [] : [browser]),
-      ...(process.env['npm_lifecycle_event'] === 'test:proof' ? [onNode('proof', PROOF, { groupOrder: 2, maxWorkers: 1 })] : []),
+      // `npm test` leaves it out.
+      onNode('proof', PROOF, { groupOrder: 2, maxWorkers: 1 }),
     ],
   },
 });

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const args = ['node_modules/vitest/vitest.mjs', 'run', ...process.argv.slice(2)];
+const args = ['node_modules/vitest/vitest.mjs', 'run', '--project=!proof', ...process.argv.slice(2)];
 const own = process.versions.node.split('.')[0];
 
 /** Runs a script on that Node, which npx fetches if it is not the one that runs this file. */
