@@ -20,6 +20,8 @@ import { sleep } from '../timers.ts';
 
 /** How long one and the same claim may stand before another process breaks it, in ms. It usually stands for 0.2 ms. */
 const PATIENCE = 1_000;
+/** Between two looks at a claim that others have, in ms. */
+const LONGEST_PAUSE = 40;
 /** How long an operation may take, with all that it waits for, in ms. */
 export const LIMIT = 3_000;
 /** When a change gives up getting hold of its file, in ms before its end: who asked for it is to hear why. */
@@ -190,7 +192,7 @@ async function makeDirectory(directory: string): Promise<void> {
 async function claimed(temporary: string, claim: string, giveUp: number): Promise<boolean> {
   let holder: string | undefined;
   let since = 0;
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     const refused = await rename(temporary, claim).then(() => undefined, (error: unknown) => error);
     if (refused === undefined) return true;
     if (hasCode(refused, 'ENOENT')) return false;
@@ -208,8 +210,9 @@ async function claimed(temporary: string, claim: string, giveUp: number): Promis
       await rm(join(claim, entry), { recursive: true, force: true });
     }
     if (now > giveUp) throw new StoreError('A stored value could not be claimed in time.', { cause: refused });
-    // Claims stand for a fraction of a millisecond; the random part keeps waiting processes out of step.
-    await sleep(1 + Math.random() * 3);
+    // Claims stand for a fraction of a millisecond. Whoever waits for long is one of a crowd, which asks less often, so that it leaves the
+    // machine to those who have the claim; the random part keeps it out of step.
+    await sleep(1 + Math.random() * Math.min(3 + tries, LONGEST_PAUSE));
   }
 }
 
