@@ -32,18 +32,15 @@ export function keyOf({ url, query, principal = '', name }: SessionPlace): strin
 
 /** What a key says; `undefined` where it is not that of a session. */
 export function placeOf(key: string): SessionPlace | undefined {
-  const [server, principal, name] = parts(key);
-  // The path of a URL has no bare question mark.
-  const [url = '', query] = server?.split('?') ?? [];
-  if (principal === undefined || name === undefined || (query !== undefined && !QUERY_DIGEST.test(query))) return undefined;
-  const place = { url, name, ...(query === undefined ? {} : { query }), ...(principal === '' ? {} : { principal }) };
-  return keyOf(place) === key ? place : undefined;
-}
-
-function parts(key: string): string[] {
   try {
-    return key.startsWith(SESSIONS) ? key.slice(SESSIONS.length).split('/').map(decodeURIComponent) : [];
+    // Whatever is missing here, or is too much, makes another key than the one that was given.
+    const [server, principal, name] = key.slice(SESSIONS.length).split('/').map(decodeURIComponent) as [string, string, string];
+    // The path of a URL has no bare question mark.
+    const [url, query] = server.split('?') as [string, string?];
+    if (query !== undefined && !QUERY_DIGEST.test(query)) return undefined;
+    const place = { url, name, ...(query === undefined ? {} : { query }), ...(principal === '' ? {} : { principal }) };
+    return keyOf(place) === key ? place : undefined;
   } catch {
-    return [];
+    return undefined;
   }
 }
