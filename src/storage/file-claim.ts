@@ -22,6 +22,8 @@ import { sleep } from '../timers.ts';
 const PATIENCE = 1_000;
 /** Between two looks at a claim that others have, in ms. */
 const LONGEST_PAUSE = 40;
+/** After so many of them it is looked whether the wait is worth it: of a crowd that wants to change the same, one can. */
+const LOOK = 4;
 /** How long an operation may take, with all that it waits for, in ms. */
 export const LIMIT = 3_000;
 /** When a change gives up getting hold of its file, in ms before its end: who asked for it is to hear why. */
@@ -59,6 +61,7 @@ export async function replaceFile(
       await writeFlushed(entry, content);
       await ready;
     },
+    look: check,
     commit: async (entry) => {
       await check?.();
       requireTime(end);
@@ -130,11 +133,13 @@ async function isOlderThan(age: number, path: string): Promise<boolean> {
 
 interface Change {
   prepare(entry: string): Promise<void>;
+  /** Asked now and then while others have the file: what it rejects with ends the wait, which would be for nothing. */
+  look?: (() => Promise<void>) | undefined;
   /** Resolves to whether the claim still held; the entry may be left behind. */
   commit(entry: string): Promise<boolean>;
 }
 
-async function change(directory: string, name: string, end: number, { prepare, commit }: Change): Promise<void> {
+async function change(directory: string, name: string, end: number, { prepare, look, commit }: Change): Promise<void> {
   const claim = join(directory, name + CLAIM);
   const giveUp = end - SPARE;
   do {
@@ -145,7 +150,7 @@ async function change(directory: string, name: string, end: number, { prepare, c
     try {
       await makeTemporary(directory, temporary);
       await prepare(join(temporary, token));
-      if (await claimed(temporary, claim, giveUp)) {
+      if (await claimed(temporary, claim, giveUp, look)) {
         home = claim;
         done = await commit(join(claim, token));
       }
@@ -189,7 +194,7 @@ async function makeDirectory(directory: string): Promise<void> {
 }
 
 /** Waits until the claim is ours. Resolves to `false` when the temporary directory was swept meanwhile. */
-async function claimed(temporary: string, claim: string, giveUp: number): Promise<boolean> {
+async function claimed(temporary: string, claim: string, giveUp: number, look: Change['look']): Promise<boolean> {
   let holder: string | undefined;
   let since = 0;
   for (let tries = 0; ; tries++) {
@@ -210,6 +215,7 @@ async function claimed(temporary: string, claim: string, giveUp: number): Promis
       await rm(join(claim, entry), { recursive: true, force: true });
     }
     if (now > giveUp) throw new StoreError('A stored value could not be claimed in time.', { cause: refused });
+    if (tries % LOOK === LOOK - 1) await look?.();
     // Claims stand for a fraction of a millisecond. Whoever waits for long is one of a crowd, which asks less often, so that it leaves the
     // machine to those who have the claim; the random part keeps it out of step.
     await sleep(1 + Math.random() * Math.min(3 + tries, LONGEST_PAUSE));
