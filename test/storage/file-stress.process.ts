@@ -25,19 +25,20 @@ function isHeldUp(error: unknown): boolean {
   return / in time| within 3 s| for too long/.test(error.message) && (code === undefined || code === 'ENOTEMPTY' || code === 'EEXIST');
 }
 
-/** Counts one up in this process's own place in the record. Resolves to `false` when another was quicker. */
-async function count(key: string): Promise<boolean> {
+/** Counts one up in this process's own place in the record, unless another is quicker, or dead ones hold it up. */
+async function count(key: string): Promise<'counted' | 'outrun' | 'held up'> {
   const there = await store.get(key);
   const counts = JSON.parse(there?.value ?? '{}') as Record<string, number>;
   counts[name] = (counts[name] ?? 0) + 1;
   try {
     await store.set(key, JSON.stringify(counts), there?.revision ?? null);
   } catch (error) {
-    if (error instanceof ConflictError || isHeldUp(error)) return false;
+    if (error instanceof ConflictError) return 'outrun';
+    if (isHeldUp(error)) return 'held up';
     throw error;
   }
   say('counted', key, counts[name]);
-  return true;
+  return 'counted';
 }
 
 async function write(): Promise<void> {
@@ -52,8 +53,12 @@ async function lock(): Promise<void> {
   if (!taken) return;
   const { fence, lost, release } = taken;
   say('locked', fence, now());
-  const counted = await count('locked');
-  if (!counted && !lost.aborted) await new Promise((resolve) => lost.addEventListener('abort', resolve));
+  // Somebody was in between, so the lock is lost, which this process has still to hear of: no timer of a lock keeps it alive for that.
+  if ((await count('locked')) === 'outrun' && !lost.aborted) {
+    const waiting = setTimeout(() => process.exit(3), 10_000);
+    await new Promise((resolve) => lost.addEventListener('abort', resolve));
+    clearTimeout(waiting);
+  }
   say(lost.aborted ? 'lost' : 'unlocks', fence, now());
   await release();
 }
