@@ -111,13 +111,17 @@ export interface Disaster {
   readonly ms: number;
 }
 
+const DISASTERS: readonly Disaster['what'][] = ['kill', 'stop', 'forget', 'outage'];
+
 export function planDisaster(seed: number, lane: number, n: number): Disaster {
   let at = 0;
   for (let i = 0; i <= n && i < 4; i++) at += new Dice(seed, 'gap', lane, i).int(500, 1500);
   // Beyond the first few each has its own stretch of requests.
   if (n >= 4) at = 6000 + (n - 4) * 4000 + new Dice(seed, 'gap', lane, n).int(0, 2500);
   const dice = new Dice(seed, 'disaster', lane, n);
-  return { at, what: dice.weighted({ kill: 40, stop: 15, forget: 30, outage: 15 }), ms: dice.int(20, 250) };
+  // The first ones are one of each kind, so that a short run has them all.
+  const what = n < DISASTERS.length ? (DISASTERS[(lane + n) % DISASTERS.length] as Disaster['what']) : dice.weighted({ kill: 40, stop: 15, forget: 30, outage: 15 });
+  return { at, what, ms: dice.int(20, 250) };
 }
 
 // ── Faults ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -182,6 +182,8 @@ const none = (counts: Record<string, number>): boolean => Object.values(counts).
 
 async function leave(): Promise<void> {
   if (life.end === 'drain') {
+    // One that had no call may still be connecting.
+    await Promise.all(members.map(({ ready }) => ready));
     for (const { client } of members) {
       if (!(await soon(() => none(entries(client))))) violation(`all calls are settled, and their client still has ${JSON.stringify(entries(client))}`, -1);
     }
