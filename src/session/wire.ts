@@ -27,6 +27,8 @@ export class Wire {
   #cancelHow: CancelHow = 'tell';
   /** Aborted by {@link shut}. */
   #scope = new AbortController();
+  /** Calls whose exchange is under way: it outlasts the answer where the server holds its stream open. */
+  readonly #travelling = new Set<PendingCall>();
   /** What ends the exchanges that no call owns: those of notifications and answers. */
   readonly #posts = new Set<AbortController>();
 
@@ -60,15 +62,27 @@ export class Wire {
 
   /** Sends a call over a link, or several in one array, and stays until they are settled, or nothing more can come for them. */
   async send(calls: readonly PendingCall[], link: Link, onAccepted?: TransmitHost['onAccepted']): Promise<Ending> {
-    for (const call of calls) call.link = link;
-    return transmit(calls, link, this.#correlator, this.#hostOn(link, onAccepted));
+    for (const call of calls) {
+      call.link = link;
+      this.#travelling.add(call);
+    }
+    try {
+      return await transmit(calls, link, this.#correlator, this.#hostOn(link, onAccepted));
+    } finally {
+      for (const call of calls) this.#travelling.delete(call);
+    }
   }
 
   /** Waits for the answer to a call that went out before under `wireId`; `undefined` where another call of ours waits for it. */
   async join(call: PendingCall, at: { readonly wireId: number; readonly cursor: string }, link: Link, onAccepted?: TransmitHost['onAccepted']): Promise<Ending | undefined> {
     if (!this.#correlator.join(call, at.wireId)) return undefined;
     call.link = link;
-    return rejoin(call, at.cursor, link, this.#hostOn(link, onAccepted));
+    this.#travelling.add(call);
+    try {
+      return await rejoin(call, at.cursor, link, this.#hostOn(link, onAccepted));
+    } finally {
+      this.#travelling.delete(call);
+    }
   }
 
   /** Sends a request of our own over a link and returns its result. `timeout` in ms. */
@@ -156,16 +170,18 @@ export class Wire {
 
   /** Ends everything in flight. Calls fail with `ClosedError`. */
   shut(): void {
-    this.#scope.abort(new Error('the client was closed'));
+    const closed = new Error('the client was closed');
+    this.#scope.abort(closed);
     this.#scope = new AbortController();
     for (const call of this.#correlator.pending) {
       const became = call.sent ? 'It was sent and may or may not have run.' : 'It was not sent.';
       this.close(call);
       call.fail(new ClosedError(`The client was closed before ${describeRequest(call.request)} was answered.`, { advice: became, outcome: call.sent ? 'unknown' : 'not-sent' }));
-      call.abort.abort(new Error('the client was closed'));
+      call.abort.abort(closed);
     }
+    for (const call of this.#travelling) call.abort.abort(closed);
     this.#inbound.clear();
-    for (const abort of this.#posts) abort.abort(new Error('the client was closed'));
+    for (const abort of this.#posts) abort.abort(closed);
   }
 }
 

@@ -92,8 +92,8 @@ export class Oracle {
     if (code !== '') this.codes[code] = (this.codes[code] ?? 0) + 1;
     // Where the store fails, or takes longer than there is time, a call that was made before is not found: this says nothing of the first time.
     if (again && outcome === 'not-sent' && attempts === 0) return;
-    // An answer is handed over though its store takes long to keep it: who comes meanwhile waits, and may run out of time.
-    if (before === 'answered' && outcome !== 'answered' && (warned || code === 'DEADLINE')) this.excused++;
+    // An answer is handed over though its store takes long to keep it: who comes meanwhile waits, and may run out of time, or leave.
+    if (before === 'answered' && outcome !== 'answered' && (warned || code === 'DEADLINE' || code === 'CLOSED')) this.excused++;
     else if (before === 'answered' && outcome !== 'answered') this.#violate(`a durable call was answered, and when it is made again it fails`, nonce, settled);
     else this.#states[nonce] = OUTCOMES.indexOf(outcome) + 2;
     if (outcome === 'answered' && RUNS.has(kind)) {

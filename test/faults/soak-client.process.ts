@@ -192,7 +192,7 @@ async function leave(): Promise<void> {
   await Promise.all(members.map(({ client }) => client.close()));
   if (!(await soon(() => settled))) violation('every client is closed, and there are calls that are not settled', -1);
   for (const { client, calls } of members) {
-    if (!none(entries(client)) || client.metrics().openStreams > 0) violation(`a closed client has ${JSON.stringify(entries(client))} and ${client.metrics().openStreams} open streams`, -1);
+    if (!none(entries(client)) || !(await soon(() => client.metrics().openStreams === 0))) violation(`a closed client has ${JSON.stringify(entries(client))} and ${client.metrics().openStreams} open streams`, -1);
     if (calls.listeners > 0) violation(`${calls.listeners} listeners are left on the signal that a client's calls had`, -1);
   }
   await store.close();

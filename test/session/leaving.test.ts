@@ -4,6 +4,7 @@ import { ClosedError, connect, memoryStore, ResilientClient } from '../../src/in
 import { fileStore } from '../../src/node.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
+import { ScriptedServer } from '../links/scripted-server.ts';
 import { connected, failure, say, startClients, started, stayed, streamOpen, temporaryDirectory, timed, wireOf } from './clients.ts';
 
 /** G9 after `close()` nothing of ours is left; G11 nothing that a user does in a listener can break us. */
@@ -184,6 +185,29 @@ describe('close() and end()', () => {
     const error = await running;
     expect(error).toBeInstanceOf(ClosedError);
     expect(error).toMatchObject({ outcome: 'unknown' });
+  });
+});
+
+describe('G9 a stream that its server holds open after the answer', () => {
+  test('ends with its client, also where fetch keeps the connections', async () => {
+    const answers: Record<string, unknown> = {
+      initialize: { protocolVersion: '2025-11-25', capabilities: { tools: {} }, serverInfo: { name: 'scripted', version: '1' } },
+      'tools/call': { content: [] },
+    };
+    const scripted = await ScriptedServer.start(({ body }, res) => {
+      const { id, method } = JSON.parse(body) as { id?: number; method: string };
+      if (id === undefined) res.writeHead(202).end();
+      else res.writeHead(200, { 'content-type': 'text/event-stream' }).write(`data: ${JSON.stringify({ jsonrpc: '2.0', id, result: answers[method] })}\n\n`);
+    });
+    onTestFinished(() => scripted.stop());
+    const signals: AbortSignal[] = [];
+    const client = await connected(scripted.url, { listen: false, fetch: (url, init) => (signals.push(init?.signal as AbortSignal), fetch(url, init)) });
+    await client.callTool({ name: 'any' });
+    const call = signals.at(-1);
+    expect(call?.aborted).toBe(false);
+    await client.close();
+    expect(call?.aborted).toBe(true);
+    await waitFor(async () => client.metrics().openStreams === 0);
   });
 });
 
