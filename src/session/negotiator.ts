@@ -209,6 +209,12 @@ export class Negotiator {
   }
 
   async #succeed(params: Params, scope: AbortSignal, deadline: number): Promise<ActiveSession> {
+    const left = (what: string): number => {
+      const rest = deadline - performance.now();
+      // The store may have taken all of it.
+      if (rest <= 0) throw late(what, this.timeout);
+      return rest;
+    };
     for (let tries = 0; ; tries++) {
       const record = await this.#keeper?.load(params, this.#lost);
       scope.throwIfAborted();
@@ -219,19 +225,19 @@ export class Negotiator {
         void this.#restore(session, scope, this.timeout, record).catch(() => {});
         return session;
       }
-      const made = await this.handshake(params, scope, deadline - performance.now());
+      const made = await this.handshake(params, scope, left('initialize'));
       let session: ActiveSession | undefined;
       try {
-        session = await this.establish(params, made, scope, deadline - performance.now());
+        session = await this.establish(params, made, scope, left('notifications/initialized'));
         scope.throwIfAborted();
-        if (!session.resumed) await this.#restore(session, scope, deadline - performance.now());
+        if (!session.resumed) await this.#restore(session, scope, Math.max(0, deadline - performance.now()));
         return session;
       } catch (error) {
         if (!session) this.#dismiss(made);
         if (!(error instanceof SessionLostError) || performance.now() > deadline) throw error;
         // It was forgotten again before it was of any use: a server that always does that is not to be asked as fast as it answers.
         if (made.id !== undefined) this.noteLost(made.id);
-        await sleep(Math.min(backoffDelay(RENEWAL, tries), deadline - performance.now()), scope);
+        await sleep(Math.min(backoffDelay(RENEWAL, tries), Math.max(0, deadline - performance.now())), scope);
       }
     }
   }

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, it, onTestFinished } from 'vitest';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import { DeadlineError, memoryStore, ResilientClient, type Store } from '../../src/index.ts';
 import { ScriptedServer } from '../links/scripted-server.ts';
 import { startServer } from '../support/server.ts';
+import { wireOf } from './clients.ts';
 
 it('G4 both halves of the handshake have one time', async () => {
   // Says who it is when half of the time is over, and then takes no notice of being told that this was heard.
@@ -42,4 +43,30 @@ it('G4, G8 a store that is slow to release the turn keeps nobody from the sessio
   expect(await Promise.race([client.connect().then(() => 'connected'), sleep(2700, 'too late')])).toBe('connected');
   letGo();
   await client.close();
+});
+
+it('a store that takes all of the time for a new handshake leaves no server to be asked, and the error tells the time that was set', async () => {
+  await using server = await startServer();
+  const memory = memoryStore();
+  const now = performance.now.bind(performance);
+  let taken = 0;
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + taken);
+  onTestFinished(() => clock.mockRestore());
+  let slow = false;
+  const store: Store = Object.assign(Object.create(memory) as Store, {
+    get: (key: string) => {
+      if (slow) taken += 20_000;
+      return memory.get(key);
+    },
+    set: memory.set.bind(memory),
+    lock: memory.lock.bind(memory),
+  });
+  const client = new ResilientClient(server.url, { store, listen: false, retry: false, timeout: { connect: 10_000, call: 300_000 } });
+  onTestFinished(() => client.close());
+  await client.connect();
+  await server.forget();
+  await server.clearRequests();
+  slow = true;
+  await expect(client.ping()).rejects.toThrow('The server did not answer initialize within 10000 ms (timeout.connect).');
+  expect(await wireOf(server, 'initialize')).toEqual([]);
 });
