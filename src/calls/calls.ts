@@ -6,7 +6,7 @@ import type { Concurrency } from './adaptive-limit.ts';
 import { Budget } from './buckets.ts';
 import { copyOf } from './copy.ts';
 import { Deadline, type DeadlineOptions, type Over } from './deadline.ts';
-import type { Answer, DurableCall, DurableCalls } from './durable.ts';
+import { type Answer, type DurableCall, type DurableCalls, EARLIER } from './durable.ts';
 import { Flight, type Leaving, type Waiter } from './flight.ts';
 import { Gate } from './gate.ts';
 import { type CallRecord, History } from './history.ts';
@@ -358,7 +358,7 @@ function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal'
   function became(): string {
     // What became of a handshake is nobody's concern: it was no call.
     if (spec.method === 'initialize') return 'No call was sent.';
-    if (outcome === 'not-sent') return `It was not sent${waiting === undefined ? '.' : `: it ${waiting}.`}`;
+    if (outcome === 'not-sent') return `It was not sent${waiting === undefined ? '.' : `: it ${waiting}.`}${spec.durable ? ` ${EARLIER}` : ''}`;
     if (spec.durable) return 'It was sent and may still be running: call it again with the same `callId` to get its answer.';
     if (flight.wanted) return 'It was sent, and another caller who asked for the same still waits for it.';
     return `It was sent and may or may not have run${waiting === undefined ? '; the server is told that it is cancelled' : ''}.`;

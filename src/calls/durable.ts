@@ -133,10 +133,13 @@ export class DurableCalls {
 
 type Followed = Found & { readonly entry: Entry };
 
+/** Said of a call that was not sent this time: its outcome is that of this time. */
+export const EARLIER = 'Whether it was sent before under this `callId`, only the store can tell.';
+
 /** What the store is needed for before a call is sent: to claim its id. */
 async function notSentWithout<T>(task: Promise<T>): Promise<T> {
   return task.catch((error: unknown) => {
-    throw new StoreError(`The store failed (${whyOf(error)}), so the durable call could not be noted.`, { advice: 'It was not sent.', outcome: 'not-sent', cause: error });
+    throw new StoreError(`The store failed (${whyOf(error)}), so the durable call could not be noted.`, { advice: `It was not sent. ${EARLIER}`, outcome: 'not-sent', cause: error });
   });
 }
 

@@ -461,6 +461,8 @@ describe('a store that fails', () => {
     const [hung, late] = await Promise.all([failure(work(client, 'hung')), failure(work(client, 'late store', { timeout: 200 }))]);
     expect(hung).toMatchObject({ code: 'STORE', outcome: 'not-sent' });
     expect(late).toMatchObject({ code: 'DEADLINE', outcome: 'not-sent' });
+    // The outcome is that of this time.
+    for (const { message } of [hung, late]) expect(message).toContain('Whether it was sent before under this `callId`, only the store can tell.');
     expect(await callsOf()).toBe(0);
   });
 
