@@ -306,7 +306,7 @@ export class Calls {
 
   /** Only who cannot be reached counts as away: an error of the server is a sign of life. */
   #heard(error: unknown, flight: Flight): void {
-    if (flight.signal.aborted) return;
+    if (flight.ended) return;
     const outcome = outcomeOf(error);
     if (outcome === 'not-sent') {
       if (!isOfflineError(error)) this.#reachability.down(error as Error);

@@ -83,7 +83,7 @@ export class DurableCalls {
       await scribe.finish({ answer });
       return answer;
     } catch (error) {
-      const answer = flight.signal.aborted ? undefined : answerIn(error);
+      const answer = flight.ended ? undefined : answerIn(error);
       if (answer) await scribe.finish({ answer });
       else if (didNotRun(error, flight)) await scribe.strike();
       else await scribe.finish(flight.cancelled ? { cancelled: true } : {});
@@ -114,7 +114,7 @@ export class DurableCalls {
           return await this.#carry(page, flight, (onToken) => carrier.join(token as string, onToken));
         } catch (error) {
           // A TypeError: the token is of another version of this library.
-          if (flight.signal.aborted || !(error instanceof OutcomeUnknownError || error instanceof TypeError)) throw error;
+          if (flight.ended || !(error instanceof OutcomeUnknownError || error instanceof TypeError)) throw error;
           failure = error;
         }
       }
@@ -164,7 +164,7 @@ function answerIn(error: unknown): Answer | undefined {
 function didNotRun(error: unknown, flight: Flight): boolean {
   if (isRefusal(error)) return true;
   if (flight.mayHaveRun) return false;
-  if (flight.signal.aborted) return flight.outcome === 'not-sent';
+  if (flight.ended) return flight.outcome === 'not-sent';
   if (error instanceof RepriseError) return error.outcome === 'not-sent' || error.outcome === 'refused';
   // The user's own code (headers, authorization) throws before anything is sent; a schema refuses what came after it ran.
   return !(error instanceof Error && 'issues' in error);

@@ -37,7 +37,9 @@ export class Flight {
   waiting: string | undefined;
   readonly #giveUp: GiveUp;
   readonly #waiters = new Set<Waiter>();
-  readonly #abort = new AbortController();
+  /** Only where somebody waits: most flights land without. */
+  #abort: AbortController | undefined;
+  #end: { readonly reason: unknown } | undefined;
   #attempt: AbortController | undefined;
   #closed = false;
 
@@ -46,8 +48,15 @@ export class Flight {
     this.#giveUp = giveUp;
   }
 
-  /** Aborts when nobody waits for it any more. */
+  /** Nobody waits for it any more. */
+  get ended(): boolean {
+    return this.#end !== undefined;
+  }
+
+  /** Aborts when it has ended. */
   get signal(): AbortSignal {
+    this.#abort ??= new AbortController();
+    if (this.#end) this.#abort.abort(this.#end.reason);
     return this.#abort.signal;
   }
 
@@ -74,8 +83,8 @@ export class Flight {
    */
   leave(waiter: Waiter, reason: unknown, how: Leaving = 'tell'): FailedOutcome {
     this.#waiters.delete(waiter);
-    if (this.wanted || this.signal.aborted) return this.outcome;
-    const cancelled = this.#giveUp(() => this.#end(reason), how);
+    if (this.wanted || this.ended) return this.outcome;
+    const cancelled = this.#giveUp(() => this.#finish(reason), how);
     // An attempt that was not sent adds nothing to the earlier ones.
     if (cancelled === 'not-sent' && !this.mayHaveRun) this.outcome = 'not-sent';
     this.cancelled = how === 'tell' && this.outcome === 'unknown';
@@ -104,7 +113,7 @@ export class Flight {
 
   /** Makes an attempt, under a signal of its own: the SDK leaves its listener on the signal that it is given. */
   async attempt<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    this.signal.throwIfAborted();
+    if (this.#end) throw this.#end.reason;
     const attempt = new AbortController();
     this.#attempt = attempt;
     this.attempts++;
@@ -120,7 +129,7 @@ export class Flight {
   note(outcome: Outcome, error: Error): void {
     this.mayHaveRun ||= outcome === 'unknown';
     // By what error an attempt ends that was given up says nothing of what became of it.
-    if (this.signal.aborted && !this.mayHaveRun) return;
+    if (this.ended && !this.mayHaveRun) return;
     if (this.mayHaveRun) this.outcome = 'unknown';
     else if (DID_NOT_RUN.has(outcome)) this.outcome = 'not-sent';
     else if (error instanceof RepriseError) this.outcome = error.outcome ?? this.outcome;
@@ -150,11 +159,13 @@ export class Flight {
     this.#closed = true;
     if (this.waiting === undefined) return;
     const advice = this.outcome === 'not-sent' ? 'It was not sent.' : 'It was sent and may or may not have run.';
-    this.#end(new ClosedError(`The client was closed while ${this.what} ${this.waiting}.`, { advice, outcome: this.outcome, cause: this.lastFailure }));
+    this.#finish(new ClosedError(`The client was closed while ${this.what} ${this.waiting}.`, { advice, outcome: this.outcome, cause: this.lastFailure }));
   }
 
-  #end(reason: unknown): void {
-    this.#abort.abort(reason);
+  #finish(reason: unknown): void {
+    if (this.#end) return;
+    this.#end = { reason };
+    this.#abort?.abort(reason);
     this.#attempt?.abort(reason);
   }
 }

@@ -23,16 +23,28 @@ export interface RetryContext {
 
 /** Makes attempts until one succeeds, or the verdict on its failure is to let it be, or nobody waits for the call any more. */
 export async function retrying<T>(attempt: () => Promise<T>, { flight, safe, retry, budget, reachability, onRetry }: RetryContext): Promise<T> {
+  let first: { readonly error: unknown } | undefined;
+  try {
+    return await attempt();
+  } catch (error) {
+    first = { error };
+  }
+  // Most calls are answered at once: p-retry begins with a failure.
+  const again = (): Promise<T> => {
+    if (!first) return attempt();
+    const { error } = first;
+    first = undefined;
+    return Promise.reject(error);
+  };
   /** Attempts that were none: the device had no network. */
   let offline = 0;
   const backoff = { min: 0, max: 0, factor: 1, ...(retry ? { min: retry.minTimeout, max: retry.maxTimeout, factor: retry.factor } : {}), floor: 0 };
   try {
-    return await pRetry(attempt, {
+    return await pRetry(again, {
       retries: Number.POSITIVE_INFINITY,
       // The delay is ours (full jitter, Retry-After as a lower bound): p-retry adds none.
       minTimeout: 0,
       maxTimeout: 0,
-      signal: flight.signal,
       shouldRetry: async ({ error, attemptNumber }) => {
         const outcome = outcomeOf(error);
         flight.note(outcome, error);
