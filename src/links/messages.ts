@@ -56,8 +56,9 @@ function asMessage(value: unknown): JSONRPCMessage | undefined {
 
 /** Members that JSON-RPC does not know are left out. */
 function messageOf(members: Record<string, unknown>): JSONRPCMessage {
-  const known = Object.entries(members).filter(([, each]) => each !== undefined);
-  return { jsonrpc: '2.0', ...Object.fromEntries(known) } as unknown as JSONRPCMessage;
+  const message: Record<string, unknown> = { jsonrpc: '2.0' };
+  for (const name in members) if (members[name] !== undefined) message[name] = members[name];
+  return message as unknown as JSONRPCMessage;
 }
 
 /** Whether a `_meta` is one that the SDK takes, or there is none. */
