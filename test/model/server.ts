@@ -106,7 +106,8 @@ export class ModelServer {
       if (!(body instanceof EventBody)) line.end();
       return new Response(body instanceof EventBody ? body.open() : (body ?? null), { status, headers });
     } catch (error) {
-      if (arrived ? nameOf(request) === 'initialize' : nameOf(request) === 'notifications/initialized') this.wasted++;
+      // A client that did not hear that the second half came cannot tell whether it did.
+      if (nameOf(request) === 'notifications/initialized' || (arrived && nameOf(request) === 'initialize')) this.wasted++;
       throw error;
     }
   };
