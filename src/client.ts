@@ -9,7 +9,7 @@ import type { MetricsSnapshot } from './calls/metrics.ts';
 import { onAbort } from './signals.ts';
 import { ToolList } from './calls/tool-list.ts';
 import { asyncDispose } from './dispose.ts';
-import { ClosedError } from './errors.ts';
+import { ClosedError, DeadlineError } from './errors.ts';
 import { checkCallSettings, checkConnectOptions, sessionOptionsOf } from './checks.ts';
 import { type CallSettings, type ConnectOptions, DEFAULTS, type Target } from './options.ts';
 import { Planner, type Send } from './plan.ts';
@@ -17,6 +17,7 @@ import type { SessionEmitter } from './session/events.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import type { UserChange, UserState } from './session/user-state.ts';
+import { within } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
@@ -171,14 +172,17 @@ export class ResilientClient extends Client {
       throw new TypeError('a ResilientClient has its own transport; for another one use the SDK\'s Client over a SessionTransport');
     }
     const { signal } = { ...this.#options, ...options };
+    if (options) checkCallSettings(options);
+    // All that is waited for has one time: what is left of the client's last session, and both halves of the handshake.
+    const timeout = options?.timeout ?? this.#options.timeout?.connect ?? DEFAULTS.timeout.connect;
+    const connectBy = performance.now() + timeout;
     // The SDK does not wait for the close that follows a failed connect.
-    await this.#leaving;
+    await within(this.#leaving, timeout, () => stillLeaving(timeout));
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
-    // Both halves of the handshake have one time.
-    this.#session.connectBy = performance.now() + (options?.timeout ?? this.#options.timeout?.connect ?? DEFAULTS.timeout.connect);
+    this.#session.connectBy = connectBy;
     // The SDK listens to a signal during the first half of the handshake only.
     const release = signal ? onAbort(signal, () => void this.close()) : () => {};
-    const attach = (): Promise<void> => this.#attach({ ...options, ...(signal ? { signal } : {}) });
+    const attach = (): Promise<void> => this.#attach({ ...options, timeout: Math.max(1, Math.ceil(connectBy - performance.now())), ...(signal ? { signal } : {}) });
     try {
       await attach().catch(async (error: unknown) => {
         // What the SDK says of a handshake that it cannot use. Anything else, a close() among it, has a code.
@@ -355,6 +359,10 @@ export class ResilientClient extends Client {
     const { toolListTtl = DEFAULTS.toolListTtl } = this.#options;
     return toolListTtl === false ? undefined : this.#tools.within(toolListTtl);
   }
+}
+
+function stillLeaving(timeout: number): DeadlineError {
+  return new DeadlineError(`The client did not get rid of its last session within ${timeout} ms (timeout.connect).`, { advice: 'Nothing was sent.', outcome: 'not-sent', timeout });
 }
 
 /** The SDK calls the user's `onerror` from promises that nobody awaits: what it throws there would end the process (G11). */
