@@ -187,6 +187,22 @@ export class SessionKeeper {
     return this.#shelf.lock(what, signal);
   }
 
+  /**
+   * Waits until a store that failed works again, and writes what has gathered meanwhile. Resolves to whether it has the session then.
+   *
+   * @throws the reason of `signal` when that aborts
+   */
+  async recovered(id: string, signal: AbortSignal): Promise<boolean> {
+    let there: SessionRecord | undefined;
+    do {
+      await this.#shelf.rested(signal);
+      await this.flush();
+      there = await this.latest(id);
+    } while (this.#shelf.failed);
+    this.#stored ||= there !== undefined;
+    return there !== undefined;
+  }
+
   /** Whether there is a session that is not known to be lost. */
   async peek(lost: ReadonlySet<string>): Promise<boolean> {
     const record = (await this.#shelf.get())?.record;
@@ -292,6 +308,8 @@ export class SessionKeeper {
       }
       // Deleted, or replaced by another session: ours has no claim on the place.
       if (current?.id !== record.id) return;
+      // A write that failed may have been done.
+      this.#stored = true;
       const isSame = Math.abs(changes.lastUsedAt - current.lastUsedAt) < Math.min(SAME_USE, this.#ttlOf(current) / 10);
       // Many leave at the same time: what another process has just said of its use, holds for ours too.
       if (isSame && changes.isMinor && changes.calls.size === 0) return;

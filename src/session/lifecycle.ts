@@ -64,6 +64,7 @@ export class Lifecycle {
     this.#listener = new Listener({
       streamHost: (session) => this.#streamHost(session),
       turn: async ({ id }, signal) => (this.stored && id !== undefined ? this.#negotiator.keeper?.lock('stream', signal) : undefined),
+      recovered: async ({ id }, signal) => (id === undefined ? undefined : this.#negotiator.keeper?.recovered(id, signal)) ?? false,
       channel: ({ id }) => (this.stored && id !== undefined && this.key !== undefined ? openChannel(`mcp-reprise ${this.key}`) : undefined),
       stored: async ({ id }) => (id === undefined ? undefined : ((await this.#negotiator.keeper?.latest(id)) ?? this.record)),
       flush: async () => this.#negotiator.keeper?.flush(),

@@ -4,6 +4,7 @@ import { ServerStream, type StreamHost } from './server-stream.ts';
 import type { ActiveSession } from './state.ts';
 import type { Lock } from '../storage/store.ts';
 import { onAbort } from '../signals.ts';
+import { expiring } from '../timers.ts';
 
 export interface ListenerHost {
   /** What a session's stream tells. */
@@ -13,6 +14,10 @@ export interface ListenerHost {
    * when `signal` aborts.
    */
   turn(session: ActiveSession, signal: AbortSignal): Promise<Lock | undefined>;
+  /**
+   * Waits until a store that failed works again. Resolves to whether the session is shared by it then. Rejects when `signal` aborts.
+   */
+  recovered(session: ActiveSession, signal: AbortSignal): Promise<boolean>;
   /** What is stored of the session now: another process may have listened until now. */
   stored(session: ActiveSession): Promise<SessionRecord | undefined>;
   /** Resolves when what was heard is stored. Never rejects. */
@@ -63,7 +68,7 @@ export class Listener {
     try {
       while (!signal.aborted) {
         const asked = performance.now();
-        const lock = await this.#host.turn(session, signal);
+        let lock = await this.#host.turn(session, signal);
         // Somebody else had it, and what came after that was for nobody.
         if (performance.now() - asked > WAITED) first = false;
         try {
@@ -71,12 +76,14 @@ export class Listener {
           const stored = session.resumed || lock ? (await this.#host.stored(session))?.cursor : undefined;
           const cursor = relay?.cursor ?? stored;
           if (signal.aborted) return;
+          if (lock?.lost.aborted) continue;
           const stream = new ServerStream(session.link, relay?.spread(host) ?? host, { cursor, first });
           first = false;
-          await firstAbort(lock ? [signal, lock.lost] : [signal]);
+          lock ??= await this.#lateTurn(session, signal);
+          if (lock) await firstAbort([signal, lock.lost]);
           stream.stop();
-          // The next one goes on from there. A turn that is lost is another's already, who may be further by now.
-          if (lock?.lost.aborted) this.#host.dropCursor();
+          // The next one goes on from there. A turn that is another's already: he may be further by now.
+          if (lock ? lock.lost.aborted : !signal.aborted) this.#host.dropCursor();
           else if (lock) await this.#host.flush();
         } finally {
           await lock?.release();
@@ -85,6 +92,23 @@ export class Listener {
     } finally {
       relay?.close();
     }
+  }
+
+  /**
+   * The turn of one who listens without, because the store failed: asked for when that works again, while the stream goes on. Then it
+   * is free, or another's: `undefined` where the stream must end for that, or nobody listens any more.
+   */
+  async #lateTurn(session: ActiveSession, signal: AbortSignal): Promise<Lock | undefined> {
+    try {
+      while (await this.#host.recovered(session, signal)) {
+        const lock = await this.#host.turn(session, AbortSignal.any([signal, expiring(WAITED)]));
+        if (lock) return lock;
+      }
+      await firstAbort([signal]);
+    } catch {
+      // It was waited for long enough.
+    }
+    return undefined;
   }
 }
 

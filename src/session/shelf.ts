@@ -2,7 +2,7 @@ import { StoreError } from '../errors.ts';
 import { redacted, redactedError } from '../redact.ts';
 import type { Lock, Store } from '../storage/store.ts';
 import { onAbort } from '../signals.ts';
-import { within } from '../timers.ts';
+import { sleep, within } from '../timers.ts';
 import { isConflict } from '../storage/conflict.ts';
 import type { Tell } from './events.ts';
 import { foreignness, readable, type SessionRecord, serializeRecord } from './record.ts';
@@ -94,6 +94,15 @@ export class Shelf {
       this.fail(error);
       return undefined;
     }
+  }
+
+  /**
+   * Resolves when a store that failed is worth another try.
+   *
+   * @throws the reason of `signal` when that aborts
+   */
+  async rested(signal: AbortSignal): Promise<void> {
+    while (this.failed) await sleep(this.#restsUntil - performance.now(), signal);
   }
 
   fail(failure: unknown): void {

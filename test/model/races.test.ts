@@ -30,6 +30,16 @@ const ready = async (world: World): Promise<void> => {
   for (const peer of world.peers) world.call(peer, 'safe');
   await world.settle();
 };
+/** One has the stream without its turn: it lost that while the store failed. */
+const alone = async (world: World): Promise<void> => {
+  await ready(world);
+  world.store?.fail('errors');
+  world.store?.usurp('stream');
+  world.troubles.add('store').add('usurped');
+  await world.stage.goOn(() => false);
+  world.store?.fail('no');
+};
+const streams = ({ server }: World): number => server.arrivals.filter(({ what }) => what.startsWith('GET')).length;
 const handshakes = ({ server }: World): number => server.arrivals.filter(({ what }) => what === 'initialize').length;
 
 const races: readonly Race[] = [
@@ -87,6 +97,49 @@ const races: readonly Race[] = [
       const gap = w.peers.some(({ heard }) => heard.cursorLost.length > 0);
       if (!gap) for (const text of ['first', 'second', 'third', 'last']) expect(told, 'G10 what was said while the stream was handed over').toContain(text);
     },
+  },
+  {
+    name: 'a stream without its turn, when the store works again',
+    setting: { listen: true, events: false },
+    before: alone,
+    racers: [(w) => w.call(one(w), 'safe'), (w) => w.pass(45_000, 'flowing'), (w) => w.server.notify('late')],
+    after: (w) => {
+      expect(w.store?.holders('stream'), 'who has the turn').toEqual(['peer 1']);
+      expect(streams(w), 'streams asked for: the first, and one for the turn that was lost').toBe(2);
+      expect(one(w).notified).toContain('late');
+    },
+  },
+  {
+    name: 'a stream without its turn, and another who has it',
+    setting: { peers: 2, listen: true },
+    before: async (w) => {
+      w.connect(one(w));
+      await w.settle();
+      await alone(w);
+    },
+    racers: [(w) => w.call(w.peer(1), 'safe'), (w) => w.pass(45_000, 'flowing'), (w) => w.pass(45_000, 'flowing'), (w) => w.server.notify('late')],
+    after: (w) => {
+      const [holder] = w.store?.holders('stream') ?? [];
+      expect([...w.server.sessions.values()].map(({ streamOf }) => streamOf), 'who has the stream').toEqual([holder]);
+      const told = w.peers.filter(({ notified }) => notified.includes('late'));
+      expect(told.map(({ name }) => name)).toEqual([holder]);
+    },
+  },
+  {
+    name: 'connect() against close() and a store that says nothing',
+    before: ready,
+    racers: [
+      (w) => {
+        w.store?.fail('hangs');
+        w.troubles.add('store');
+      },
+      (w) => w.close(one(w)),
+      (w) => {
+        w.server.down = true;
+        w.connect(one(w));
+      },
+      (w) => w.pass(14_000, 'flowing'),
+    ],
   },
   {
     name: 'a durable call that two make at once',

@@ -71,14 +71,17 @@ export class ModelServer {
   #count = 0;
   readonly #step: Step;
   readonly #now: () => number;
+  readonly #goesAlone: (name: string) => boolean;
   /** What is open, and who opened it. */
   readonly #lines = new Map<Line, string>();
   /** Who sent which request, whether it arrived or not. */
   readonly #sent = new Map<string, string>();
   readonly #notBefore = new Map<string, number>();
 
-  constructor(traits: Traits, step: Step, now: () => number) {
+  /** @param goesAlone - whether a client cannot know what others have, and so may ask for a stream that one of them hears, and hear one that another asks for */
+  constructor(traits: Traits, step: Step, now: () => number, goesAlone: (name: string) => boolean) {
     this.traits = traits;
+    this.#goesAlone = goesAlone;
     this.#step = step;
     this.#now = now;
   }
@@ -201,7 +204,8 @@ export class ModelServer {
     const log = lastEventId === undefined || !this.traits.events ? session.standalone : [...session.logs.values()].find((each) => each.after(lastEventId) !== undefined);
     if (!log) return { status: 400, body: 'Bad Request: unknown event' };
     if (log.heard) {
-      if (log === session.standalone && session.streamOf !== from) this.wrongs.push(`${from} asked for the stream of ${session.streamOf}`);
+      const { streamOf = from } = session;
+      if (log === session.standalone && streamOf !== from && ![from, streamOf].some(this.#goesAlone)) this.wrongs.push(`${from} asked for the stream of ${streamOf}`);
       return { status: 409, body: 'Conflict: the stream is open' };
     }
     if (log === session.standalone) session.streamOf = from;

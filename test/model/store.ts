@@ -17,6 +17,20 @@ interface Held {
   readonly lock: Lock;
 }
 
+/** One question, and the time in which whoever asked waited for the answer. */
+interface Question {
+  readonly by: string;
+  readonly key: string;
+  readonly from: number;
+  until: number;
+  failed: boolean;
+}
+
+/** How long an answer is waited for, in ms. */
+const PATIENCE = 3000;
+/** How long one whom the store failed does not know what others have, in ms: it asks again after 30 s, three things, and waits 1 s for its turn. */
+const ALONE = 30_000 + 3 * PATIENCE + 1000;
+
 /** A store whose every step takes its turn, before and after; it can fail, and so can those who have its locks. */
 export class ModelStore {
   failing: Failing = 'no';
@@ -25,7 +39,7 @@ export class ModelStore {
   /** Writes of each user. */
   readonly writes: { readonly by: string; readonly key: string }[] = [];
   /** What it was asked, and for how long whoever asked waited for it. */
-  readonly #asked: { readonly by: string; readonly from: number; until: number }[] = [];
+  readonly #asked: Question[] = [];
   readonly #base: Store;
   readonly #step: Step;
   readonly #now: () => number;
@@ -58,6 +72,15 @@ export class ModelStore {
     return over;
   }
 
+  /**
+   * Whether this user goes without its turns, because the store failed it: so it does until it has asked again, and has waited for what
+   * others had meanwhile. Whoever has its turn does not.
+   */
+  goesAlone(by: string): boolean {
+    if (this.holders('stream').includes(by)) return false;
+    return this.#asked.some((asked) => asked.by === by && /^(session|stream|handshake)\//.test(asked.key) && this.#now() <= failedAt(asked) + ALONE);
+  }
+
   /** Whoever has a lock of these was silent for too long: it is another's. Returns whether there was one. */
   usurp(prefix: string): boolean {
     const held = [...this.#held].find(({ user, lock }) => !user.dead && keyOf(lock).startsWith(prefix));
@@ -79,18 +102,30 @@ export class ModelStore {
   as(user: User): Store {
     const base = this.#base;
     const ask = <T>(what: string, run: () => Promise<T>): Promise<T> => this.#ask(user, what, run);
-    const timed = async <T>(answer: Promise<T>): Promise<T> => {
-      const asked = { by: user.name, from: this.#now(), until: Number.POSITIVE_INFINITY };
+    const timed = async <T>(key: string, answer: Promise<T>): Promise<T> => {
+      const asked: Question = { by: user.name, key, from: this.#now(), until: Number.POSITIVE_INFINITY, failed: false };
       this.#asked.push(asked);
-      return answer.finally(() => (asked.until = this.#now()));
+      try {
+        return await answer;
+      } catch (error) {
+        asked.failed = (error as { code?: unknown }).code !== 'CONFLICT';
+        throw error;
+      } finally {
+        asked.until = this.#now();
+      }
     };
     const write = (key: string): void => void this.writes.push({ by: user.name, key });
     return {
-      get: (key) => timed(ask('reads', () => base.get(key))),
-      set: (key, value, expected) => timed(ask('writes', () => (write(key), base.set(key, value, expected)))),
-      delete: (key, expected) => timed(ask('deletes', () => (write(key), base.delete(key, expected)))),
+      get: (key) => timed(key, ask('reads', () => base.get(key))),
+      set: (key, value, expected) => timed(key, ask('writes', () => (write(key), base.set(key, value, expected)))),
+      delete: (key, expected) => timed(key, ask('deletes', () => (write(key), base.delete(key, expected)))),
       keys: (prefix) => base.keys(prefix),
-      lock: (key, options) => this.#lock(user, key, options),
+      lock: (key, options) => {
+        const lock = this.#lock(user, key, options);
+        // It is waited for, however long.
+        lock.catch(() => options.signal?.aborted || this.#asked.push({ by: user.name, key, from: this.#now(), until: this.#now(), failed: true }));
+        return lock;
+      },
       close: async () => {},
     };
   }
@@ -129,6 +164,12 @@ export class ModelStore {
     this.#held.delete(held);
     void held.lock.release();
   }
+}
+
+/** When a store failed whoever asked. */
+function failedAt({ from, until, failed }: Question): number {
+  if (until > from + PATIENCE) return from + PATIENCE;
+  return failed ? until : Number.NEGATIVE_INFINITY;
 }
 
 const keys = new WeakMap<Lock, string>();

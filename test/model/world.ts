@@ -46,7 +46,7 @@ export class World {
   constructor(setting: Setting, stage: Stage, base: Store) {
     this.setting = setting;
     this.stage = stage;
-    this.server = new ModelServer(setting, stage.step, stage.now);
+    this.server = new ModelServer(setting, stage.step, stage.now, (name) => this.store?.goesAlone(name) ?? false);
     this.store = setting.stored ? new ModelStore(base, stage.step, stage.now) : undefined;
     this.peers = Array.from({ length: setting.peers }, (_, i) => this.#peer(`peer ${i + 1}`));
   }
