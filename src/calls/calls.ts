@@ -86,6 +86,8 @@ export class Calls {
   readonly #history: History;
   readonly #metrics = new CallMetrics();
   readonly #flights = new Map<Flight, Promise<unknown>>();
+  /** What is still written of calls that have ended. */
+  readonly #writing = new Set<Promise<void>>();
   readonly #shared = new Map<string, Shared>();
   /** Those who wait for a turn for several calls. */
   readonly #waiting = new Set<AbortController>();
@@ -239,6 +241,7 @@ export class Calls {
   /** Resolves when nothing is under way any more: after {@link close}, and once the session below is closed. */
   async idle(): Promise<void> {
     await Promise.allSettled(this.#flights.values());
+    await Promise.all(this.#writing);
   }
 
   /** The flight that a call goes with: another's for the same, or one of its own. */
@@ -266,6 +269,10 @@ export class Calls {
     const answer = await durable.calls.run(durable.call, flight, {
       send: (onresumptiontoken) => this.#tries(spec, flight, call, { onresumptiontoken }),
       join: (resumptionToken, onresumptiontoken) => this.#tries({ ...spec, safe: false }, flight, call, { onresumptiontoken, resumptionToken }),
+      behind: (task) => {
+        this.#writing.add(task);
+        void task.then(() => this.#writing.delete(task));
+      },
     });
     return durable.revive(answer);
   }

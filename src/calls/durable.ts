@@ -20,6 +20,8 @@ export interface DurableCall {
 export interface Carrier {
   send(onToken: (token: string) => void): Promise<unknown>;
   join(token: string, onToken: (token: string) => void): Promise<unknown>;
+  /** Hears of what goes on when the call has ended. That never rejects. */
+  behind(task: Promise<void>): void;
 }
 
 export interface DurableOptions {
@@ -60,7 +62,7 @@ export class DurableCalls {
     const page = new Page({ store, key: prefix + encodeURIComponent(callId), ttl, method, digest: fingerprint });
     for (;;) {
       const found = await notSentWithout(page.claim(({ entry }) => safe && !entry));
-      if (!found) return await this.#carry(page, flight, (onToken) => carrier.send(onToken));
+      if (!found) return await this.#carry(page, flight, carrier, (onToken) => carrier.send(onToken));
       if (!found.entry) throw unknown('What is stored of it cannot be read: perhaps it is of a later version of this library.');
       if (found.entry.digest !== fingerprint) {
         throw new TypeError(`callId ${JSON.stringify(callId)} was used for another call (${found.entry.method}, or other parameters): each call needs an id of its own`);
@@ -74,7 +76,7 @@ export class DurableCalls {
   }
 
   /** Stays with a call that is sent now, or whose stream is taken up, and keeps its answer. */
-  async #carry(page: Page, flight: Flight, start: (onToken: (token: string) => void) => Promise<unknown>): Promise<Answer> {
+  async #carry(page: Page, flight: Flight, { behind }: Carrier, start: (onToken: (token: string) => void) => Promise<unknown>): Promise<Answer> {
     const scribe = new Scribe(page, this.#options.warn);
     try {
       // The client may have been closed while the call was noted.
@@ -88,6 +90,8 @@ export class DurableCalls {
       else if (didNotRun(error, flight)) await scribe.strike();
       else await scribe.finish(flight.cancelled ? { cancelled: true } : {});
       throw error;
+    } finally {
+      behind(scribe.written);
     }
   }
 
@@ -111,7 +115,7 @@ export class DurableCalls {
       } else if (await unknownWithout(page.takeUp(found))) {
         tried = token;
         try {
-          return await this.#carry(page, flight, (onToken) => carrier.join(token as string, onToken));
+          return await this.#carry(page, flight, carrier, (onToken) => carrier.join(token as string, onToken));
         } catch (error) {
           // A TypeError: the token is of another version of this library.
           if (flight.ended || !(error instanceof OutcomeUnknownError || error instanceof TypeError)) throw error;

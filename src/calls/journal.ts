@@ -137,6 +137,7 @@ export class Scribe {
   #queue: Promise<void> = Promise.resolve();
   #stopBeating!: () => void;
   #told = false;
+  #written: Promise<void> = Promise.resolve();
 
   constructor(page: Page, warn: (error: Error) => void) {
     this.#page = page;
@@ -152,17 +153,22 @@ export class Scribe {
     this.#flush();
   }
 
+  /** Resolves when the last word is written, or is not to be. Never rejects. */
+  get written(): Promise<void> {
+    return this.#written;
+  }
+
   /** The last word: this process waits for it no longer. */
   async finish(change: Partial<Entry>): Promise<void> {
     this.#stopBeating();
     this.#pending = { ...this.#pending, ...change, seenAt: 0 };
     this.#flush();
     // One that fails is tried once more; one that hangs is not waited for: the answer is there.
-    const written = this.#queue.then(() => {
+    this.#written = this.#queue.then(() => {
       if (Object.keys(this.#pending).length > 0) this.#flush();
       return this.#queue;
     });
-    await within(written, PATIENCE).catch(() => {});
+    await within(this.#written, PATIENCE).catch(() => {});
   }
 
   /** There was no such call. */

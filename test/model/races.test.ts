@@ -152,6 +152,19 @@ const races: readonly Race[] = [
     },
   },
   {
+    name: 'close() against the last word of a durable call, which the store does not take',
+    before: async (w) => {
+      await ready(w);
+      w.call(one(w), 'durable', { callId: 'durable one', held: true });
+      await w.stage.goOn(() => false);
+      w.store?.fail('hangs');
+      w.troubles.add('store');
+      w.server.releaseAll();
+    },
+    // Its answer does not wait for that longer than 1 s.
+    racers: [(w) => w.pass(1500, 'flowing'), (w) => w.store?.fail('no'), (w) => w.close(one(w))],
+  },
+  {
     name: 'end() against a call',
     setting: { peers: 2 },
     before: ready,
