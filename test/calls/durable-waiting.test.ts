@@ -47,7 +47,7 @@ async function make(safe = false): Promise<Waiting> {
     hear = onToken;
     return new Promise((resolve, reject) => (settle = { resolve, reject }));
   };
-  const carrier: Carrier = { send: (onToken) => start('send', onToken), join: (token, onToken) => start(`join ${token}`, onToken) };
+  const carrier: Carrier = { send: (onToken) => start('send', onToken), join: (token, onToken) => start(`join ${token}`, onToken), behind: () => {} };
   const calls = new DurableCalls({ store, prefix: 'call/', ttl: 3_600_000, warn: (error) => expect.fail(error.message) });
   const result = calls.run({ callId: 'one', method: 'tools/call', params: { name: 'work' }, safe }, flight, carrier);
   const waiting: Waiting = {

@@ -43,6 +43,8 @@ const TOOLS = { tools: [{ name: 'work', inputSchema: { type: 'object' } }] };
 /** For how long `busy` asks to wait, in ms. */
 const BUSY = 1000;
 
+let servers = 0;
+
 /** A server of Streamable HTTP in memory. Whatever goes over its lines takes its turn; what it does itself takes no time. */
 export class ModelServer {
   readonly traits: Traits;
@@ -69,6 +71,8 @@ export class ModelServer {
   /** Handshakes that broke off halfway, through no fault of the client. */
   wasted = 0;
   #count = 0;
+  /** The library counts calls by session for its whole process: no two worlds may have the same ids, or one would go on in the next. */
+  readonly #serial = ++servers;
   readonly #step: Step;
   readonly #now: () => number;
   readonly #goesAlone: (name: string) => boolean;
@@ -178,7 +182,7 @@ export class ModelServer {
 
   #initialize({ from, sessionId }: Request, { id }: Message): Reply {
     if (sessionId !== undefined) this.wrongs.push(`${from} sent a session id with initialize`);
-    const session: Session = { id: `session-${++this.#count}`, by: from, ids: new Map(), logs: new Map(), standalone: new StreamLog('own', this.traits.events), uris: new Set() };
+    const session: Session = { id: `session-${this.#serial}-${++this.#count}`, by: from, ids: new Map(), logs: new Map(), standalone: new StreamLog('own', this.traits.events), uris: new Set() };
     session.logs.set('own', session.standalone);
     this.sessions.set(session.id, session);
     const { version } = this.traits;
