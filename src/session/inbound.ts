@@ -6,8 +6,11 @@ interface Question {
   readonly id: RequestId;
 }
 
-/** Questions that are still to be answered, at the most: the oldest are let go. */
-const MOST_QUESTIONS = 10_000;
+/**
+ * Questions that wait for their answer, or whose answer is on its way, at the most. What a server asks beyond that is dropped: each
+ * answer is a request of its own, and a server that asks without end would have us make them without end.
+ */
+const MOST_QUESTIONS = 256;
 
 /**
  * The server's own requests (sampling, elicitation, roots). Servers count theirs from 0 in every session, so after a session was
@@ -18,6 +21,13 @@ export class Inbound {
   readonly #questions = new Map<RequestId, Question>();
   /** From 1 on: the SDK does not cancel a request with the id 0. */
   #nextId = 1;
+  /** Answers that are on their way. */
+  #underWay = 0;
+  #dropped = 0;
+
+  get dropped(): number {
+    return this.#dropped;
+  }
 
   /** A request or notification of the server, as the client is to see it; `undefined` where it concerns nothing any more. */
   receive(message: JSONRPCMessage, link: Link): JSONRPCMessage | undefined {
@@ -28,23 +38,31 @@ export class Inbound {
     return id === undefined ? undefined : { ...message, params: { ...message.params, requestId: id } };
   }
 
-  /** Where an answer goes, and under which id. */
-  answer(message: JSONRPCResponse): { link: Link; message: JSONRPCResponse } | undefined {
+  /** Brings an answer to where its question came from, under the id that it has there; `undefined` where nobody waits for it any more. */
+  async answer<T>(message: JSONRPCResponse, bring: (link: Link, message: JSONRPCResponse) => Promise<T>): Promise<T | undefined> {
     const id = message.id as RequestId;
     const question = this.#questions.get(id);
     if (!question) return undefined;
     this.#questions.delete(id);
-    return { link: question.link, message: { ...message, id: question.id } };
+    this.#underWay++;
+    try {
+      return await bring(question.link, { ...message, id: question.id });
+    } finally {
+      this.#underWay--;
+    }
   }
 
   clear(): void {
     this.#questions.clear();
   }
 
-  #ask(message: JSONRPCRequest, link: Link): JSONRPCMessage {
+  #ask(message: JSONRPCRequest, link: Link): JSONRPCMessage | undefined {
+    if (this.#questions.size + this.#underWay >= MOST_QUESTIONS) {
+      this.#dropped++;
+      return undefined;
+    }
     const id = this.#nextId++;
     this.#questions.set(id, { link, id: message.id });
-    if (this.#questions.size > MOST_QUESTIONS) this.#questions.delete(this.#questions.keys().next().value as RequestId);
     return { ...message, id };
   }
 

@@ -123,7 +123,7 @@ export class SessionTransport implements Transport {
     return 'session' in state ? state.session?.initialized : undefined;
   }
 
-  /** Messages of the server that were dropped because they belong to no request of this client. */
+  /** Messages of the server that were dropped: they belong to no request of this client, or ask while too many questions are open. */
   get droppedMessages(): number {
     return this.#wire.dropped;
   }

@@ -38,7 +38,7 @@ export class Wire {
   }
 
   get dropped(): number {
-    return this.#correlator.dropped;
+    return this.#correlator.dropped + this.#inbound.dropped;
   }
 
   /** Takes up a request of the client. */
@@ -114,8 +114,7 @@ export class Wire {
 
   /** Sends the client's answer to where the question came from; `undefined` where nobody waits for it any more. */
   async answer(message: JSONRPCResponse, timeout: number): Promise<Ending | undefined> {
-    const reply = this.#inbound.answer(message);
-    return reply && this.post(reply.link, reply.message, timeout);
+    return this.#inbound.answer(message, (link, reply) => this.post(link, reply, timeout));
   }
 
   /** Runs what makes the client give a request up, and says what had become of that; `undefined` where it gave none up. */

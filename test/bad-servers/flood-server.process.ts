@@ -98,6 +98,12 @@ const FLOODS: Readonly<Record<string, (asked: Asked, res: ServerResponse) => Pro
     await pour(res, repeat(event(`{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"${'x'.repeat(1000)}"}}`)), MANY);
     res.end(event(echoed(asked.rpc)));
   },
+  // Each of them is answered by a request, to which this server says nothing.
+  'flood-of-questions': async (asked, res) => {
+    res.writeHead(200, SSE);
+    await pour(res, repeat(event('{"jsonrpc":"2.0","id":7,"method":"ping"}')), 2 * MB);
+    res.end(event(echoed(asked.rpc)));
+  },
   'flood-of-foreign-answers': async (asked, res) => {
     res.writeHead(200, SSE);
     await pour(res, repeat(event(`{"jsonrpc":"2.0","id":7,"result":{"x":"${'x'.repeat(1000)}"}}`, '1')), MANY);
@@ -117,6 +123,7 @@ async function bomb(res: ServerResponse): Promise<void> {
 }
 
 const server = await BadServer.start(async (asked, res) => {
+  if (asked.rpc.id === 7 && asked.rpc.method === undefined) return undefined;
   const flood = asked.rpc.params?.name;
   const start = flood === undefined || asked.rpc.method !== 'tools/call' ? undefined : FLOODS[flood];
   if (!start) return GOOD;

@@ -44,7 +44,7 @@ describe.concurrent.each(['node:http', 'fetch'])('with a limit of 16 MB, over %s
     ['endless-answer-to-nothing', { code: 'OUTCOME_UNKNOWN', message: expect.stringContaining('202') }],
     ['progress-flood', answered],
     // What becomes of a message is the same for both.
-    ...(overFetch ? [] : ([['notification-flood', answered], ['flood-of-foreign-answers', answered]] as const)),
+    ...(overFetch ? [] : ([['notification-flood', answered], ['flood-of-questions', answered], ['flood-of-foreign-answers', answered]] as const)),
   ] as const)('%s takes no more memory than twice that', { timeout: 300_000 }, async (flood, expected) => {
     await using client = runScript<Said, Told>(new URL('./flood-client.process.ts', import.meta.url));
     client.send({ type: 'flood', flood, url, limit: LIMIT, overFetch });

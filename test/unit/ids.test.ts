@@ -210,25 +210,28 @@ describe('the server\'s own requests', () => {
   const reply = (id: unknown): JSONRPCResponse => ({ jsonrpc: '2.0', id, result: { y: 1 } }) as JSONRPCResponse;
   const cancelled = (requestId?: unknown): JSONRPCMessage => ({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId, reason: 'r' } });
 
-  it('have numbers of ours, from 1 on, and each answer goes back to where its question came from, once', () => {
+  /** Where an answer went, and as what. */
+  const sent = async (inbound: Inbound, id: unknown) => inbound.answer(reply(id), async (link, message) => [link, message]);
+
+  it('have numbers of ours, from 1 on, and each answer goes back to where its question came from, once', async () => {
     const inbound = new Inbound();
     expect(inbound.receive(ask(0), one)).toEqual({ ...ask(0), id: 1 });
     expect(inbound.receive(ask(0), two)).toEqual({ ...ask(0), id: 2 });
     expect(inbound.receive(ask('q'), two)).toEqual({ ...ask('q'), id: 3 });
-    const answered = inbound.answer(reply(2));
-    expect(answered?.link).toBe(two);
-    expect(answered?.message).toEqual(reply(0));
-    expect(inbound.answer(reply(2))).toBeUndefined();
-    expect(inbound.answer(reply(1))?.link).toBe(one);
-    expect(inbound.answer(reply(3))?.message).toEqual(reply('q'));
+    const answered = await sent(inbound, 2);
+    expect(answered?.[0]).toBe(two);
+    expect(answered?.[1]).toEqual(reply(0));
+    expect(await sent(inbound, 2)).toBeUndefined();
+    expect((await sent(inbound, 1))?.[0]).toBe(one);
+    expect((await sent(inbound, 3))?.[1]).toEqual(reply('q'));
   });
 
-  it('are answered to nobody where the id is foreign or absent, or all was forgotten', () => {
+  it('are answered to nobody where the id is foreign or absent, or all was forgotten', async () => {
     const inbound = new Inbound();
     inbound.receive(ask(0), one);
-    for (const id of [0, '1', 2, undefined, null]) expect(inbound.answer(reply(id))).toBeUndefined();
+    for (const id of [0, '1', 2, undefined, null]) expect(await sent(inbound, id)).toBeUndefined();
     inbound.clear();
-    expect(inbound.answer(reply(1))).toBeUndefined();
+    expect(await sent(inbound, 1)).toBeUndefined();
   });
 
   it('are cancelled under our number, by their own link, and while nobody has answered', () => {
@@ -239,17 +242,24 @@ describe('the server\'s own requests', () => {
     expect(inbound.receive(cancelled(7), two)).toBeUndefined();
     expect(inbound.receive(cancelled('8'), one)).toBeUndefined();
     expect(inbound.receive({ jsonrpc: '2.0', method: 'notifications/cancelled' }, one)).toBeUndefined();
-    inbound.answer(reply(2));
+    void sent(inbound, 2);
     expect(inbound.receive(cancelled(8), one)).toBeUndefined();
   });
 
-  it('are let go, the oldest first, where there are more than 10,000 without an answer', () => {
+  it('are dropped, and counted, while 256 of them wait for their answer, or for it to arrive', async () => {
     const inbound = new Inbound();
-    for (let i = 0; i < 10_000; i++) inbound.receive(ask(i), one);
-    expect(inbound.receive(cancelled(0), one)).toEqual(cancelled(1));
-    inbound.receive(ask(10_000), one);
-    expect(inbound.receive(cancelled(0), one)).toBeUndefined();
-    expect(inbound.receive(cancelled(1), one)).toEqual(cancelled(2));
+    for (let i = 0; i < 256; i++) expect(inbound.receive(ask(i), one)).toEqual({ ...ask(i), id: i + 1 });
+    expect(inbound.receive(ask(256), two)).toBeUndefined();
+    expect(inbound.dropped).toBe(1);
+    let arrive = (): void => {};
+    const arriving = inbound.answer(reply(1), () => new Promise<void>((resolve) => (arrive = resolve)));
+    expect(inbound.receive(ask(257), two)).toBeUndefined();
+    arrive();
+    await arriving;
+    expect(inbound.receive(ask(258), two)).toEqual({ ...ask(258), id: 257 });
+    await expect(inbound.answer(reply(2), () => Promise.reject(new Error('no connection')))).rejects.toThrow('no connection');
+    expect(inbound.receive(ask(259), two)).toEqual({ ...ask(259), id: 258 });
+    expect(inbound.dropped).toBe(2);
   });
 
   it('leave everything else as it is', () => {
