@@ -89,7 +89,12 @@ export class ResilientClient extends Client {
       },
     );
     // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.
-    const send = super.request.bind(this) as Send;
+    const ask = super.request.bind(this) as Send;
+    const send: Send = async (asked, schema, callOptions) => {
+      // What was noted in the store before may be late.
+      this.#requireTransport(asked);
+      return ask(asked, schema, callOptions);
+    };
     this.#planner = new Planner({ options, session, tools: this.#tools, send });
     this.request = ((request: Request, schema: unknown, callOptions?: CallOptions) => {
       const call = this.#call(request, schema, callOptions ?? {});
@@ -328,8 +333,7 @@ export class ResilientClient extends Client {
   async #call(request: Request, schema: unknown, options: CallOptions): Promise<unknown> {
     const { method, params } = request;
     if (this.#knownTools && method === 'tools/list') return this.#knownTools;
-    // What the SDK would say by a plain Error.
-    if (!this.transport) throw new ClosedError('The client is not connected.', { advice: `${describeRequest(request)} was not sent: connect first.`, outcome: 'not-sent' });
+    this.#requireTransport(request);
     checkCallSettings(options);
     const cursor = (params as { cursor?: unknown } | undefined)?.cursor;
     const listsTools = method === 'tools/list' && schema === ListToolsResultSchema;
@@ -343,6 +347,11 @@ export class ResilientClient extends Client {
     const result = await this.#calls.run(this.#planner.plan(request, schema, options));
     if (listsTools) this.#tools.note(cursor, result as ListToolsResult, changes);
     return result;
+  }
+
+  /** What the SDK would say by a plain Error. */
+  #requireTransport(request: Request): void {
+    if (!this.transport) throw new ClosedError('The client is not connected.', { advice: `${describeRequest(request)} was not sent: connect first.`, outcome: 'not-sent' });
   }
 
   async #counted<T>(work: Promise<T>): Promise<T> {

@@ -6,7 +6,7 @@ import type { Tell } from './events.ts';
 import { shakeHands } from './handshake.ts';
 import { SessionKeeper } from './keeper.ts';
 import { sessionKey } from './key.ts';
-import { handshakeError, late } from './outcome.ts';
+import { errorOf, handshakeError, late } from './outcome.ts';
 import type { Lock } from '../storage/store.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
@@ -272,6 +272,8 @@ export class Negotiator {
     const ending = await this.#host.wire.post(session.link, message, timeout);
     scope.throwIfAborted();
     if (ending.type === 'aborted') throw late('notifications/initialized', this.timeout);
+    // Forgotten between the two halves: that is no word on the handshake, and another one may be made.
+    if (ending.type === 'refused' && ending.failure.verdict === 'session-lost') throw errorOf(ending, 'notifications/initialized');
     if (ending.type !== 'accepted' && ending.type !== 'ended') throw handshakeError(ending, this.#connector.address?.url ?? 'the server', session.link.kind === 'pipe');
     const { address } = this.#connector;
     if (!this.#keeper || !address || session.id === undefined) return session;

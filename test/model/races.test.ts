@@ -152,6 +152,16 @@ const races: readonly Race[] = [
     },
   },
   {
+    name: 'a renewal against a server that forgets again',
+    setting: { stored: false },
+    before: async (w) => {
+      await ready(w);
+      w.server.forget(false);
+    },
+    racers: [(w) => w.call(one(w), 'safe'), (w) => w.call(one(w), 'unsafe'), (w) => w.server.forget(false)],
+  },
+  { name: 'a durable call against close() and connect()', before: ready, racers: [(w) => w.close(one(w)), (w) => w.connect(one(w)), (w) => w.call(one(w), 'durable', { callId: 'durable one' })] },
+  {
     name: 'close() against the last word of a durable call, which the store does not take',
     before: async (w) => {
       await ready(w);

@@ -4,13 +4,11 @@ import * as fc from 'fast-check';
 export const USUAL_SEED = 7;
 
 /** How often each property is tried, instead of its usual number. */
-const { MODEL_RUNS, FC_SEED, FC_PATH, FC_REPLAY } = process.env;
-
-/** For `fc.commands`: which of them ran, of a failure that is replayed. */
-export const replayPath: { replayPath?: string } = FC_REPLAY === undefined ? {} : { replayPath: FC_REPLAY };
+const { MODEL_RUNS, FC_SEED, FC_PATH } = process.env;
 
 /**
- * `fc.assert`, which says how to make a failure happen again.
+ * `fc.assert`, which says how to make a failure happen again: as it was found, from where it is made smaller in the same way. (The path
+ * of a smaller one does not lead back to it where commands are made smaller by what ran of them.)
  *
  * @param runs - how often it is tried in CI
  * @param where - the file and the name of the test
@@ -19,12 +17,11 @@ export async function holds<T>(property: fc.IAsyncProperty<T>, runs: number, whe
   await fc.assert(property, {
     numRuns: MODEL_RUNS === undefined ? runs : Number(MODEL_RUNS),
     ...(FC_SEED === undefined && MODEL_RUNS !== undefined ? {} : { seed: Number(FC_SEED ?? USUAL_SEED) }),
-    ...(FC_PATH === undefined ? {} : { path: FC_PATH, endOnFailure: true }),
+    ...(FC_PATH === undefined ? {} : { path: FC_PATH }),
     reporter: (out) => {
       if (!out.failed) return;
-      const { seed, counterexamplePath, counterexample, errorInstance } = out;
-      const replay = /replayPath="([^"]*)"/.exec(fc.stringify(counterexample))?.[1];
-      const again = [`FC_SEED=${seed}`, `FC_PATH=${counterexamplePath}`, ...(replay === undefined ? [] : [`FC_REPLAY='${replay}'`])].join(' ');
+      const { seed, counterexamplePath, errorInstance } = out;
+      const again = `FC_SEED=${seed} FC_PATH=${counterexamplePath?.split(':', 1)}`;
       const why = errorInstance instanceof Error ? errorInstance.message : String(errorInstance);
       throw new Error(`${why}\n\n${fc.defaultReportMessage(out)}\n\nTo see it again:\n  ${again} npx vitest run ${where.file} -t '${where.test.replaceAll(/[^\w ]/g, '.')}'\n`, { cause: errorInstance });
     },

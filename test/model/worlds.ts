@@ -2,7 +2,6 @@ import * as fc from 'fast-check';
 import { memoryStore } from '../../src/index.ts';
 import { CALM, ROUGH } from './commands.ts';
 import { finish } from './finish.ts';
-import { replayPath } from './replay.ts';
 import { act, scheduledStage } from './stage.ts';
 import { type Setting, World } from './world.ts';
 
@@ -37,7 +36,7 @@ const setting = (stored: boolean): fc.Arbitrary<Setting> =>
  * @param onEnd - is given each world that is over
  */
 export function promises({ stored, events }: Kind, onEnd: (world: World) => void = () => {}): fc.IAsyncProperty<unknown> {
-  const commands = fc.commands(events, { maxCommands: 40, size: '+1', ...replayPath });
+  const commands = fc.commands(events, { maxCommands: 40, size: '+1' });
   return fc.asyncProperty(setting(stored), commands, fc.scheduler({ act }), fc.integer(), async (how, happening, scheduler, seed) => {
     const stage = scheduledStage(scheduler, seed);
     const world = new World(how, stage, memoryStore());
