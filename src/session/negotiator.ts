@@ -1,5 +1,5 @@
 import type { InitializeRequest, JSONRPCNotification } from '@modelcontextprotocol/sdk/types.js';
-import { BadServerError, SessionLostError, StoreError } from '../errors.ts';
+import { BadServerError, OutcomeUnknownError, SessionLostError, StoreError, UnreachableError } from '../errors.ts';
 import type { Connector, Link } from '../links/link.ts';
 import { DEFAULTS, type SessionOptions } from '../options.ts';
 import type { Tell } from './events.ts';
@@ -14,7 +14,7 @@ import { onAbort } from '../signals.ts';
 import { after, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
 import { askChange, type KeptState, type UserChange, type UserState, userState, withState } from './user-state.ts';
-import type { Wire } from './wire.ts';
+import type { OwnRequest, Wire } from './wire.ts';
 
 /** How long the end of a session on the server is waited for, in ms. */
 export const END_TIMEOUT = 2000;
@@ -22,6 +22,8 @@ export const END_TIMEOUT = 2000;
 const LOOK: Backoff = { min: 50, max: 500, factor: 2, floor: 0.5 };
 /** Between handshakes that replace a lost session, however many calls ask for it. */
 export const RENEWAL: Backoff = { min: 100, max: 2000, factor: 2, floor: 0.5 };
+/** How often something that restores a session is asked for again: the calls wait for it. */
+const MOST_REPEATS = 3;
 /** Sessions known to be lost, at the most: the oldest are forgotten. */
 const MOST_LOST = 100;
 
@@ -340,7 +342,7 @@ export class Negotiator {
   /** Rejects where the session is lost meanwhile; whatever else goes wrong is told, and the session is used without it. */
   async #restore({ link }: ActiveSession, scope: AbortSignal, timeout: number, has?: SessionRecord): Promise<void> {
     const requests = this.restorables.requests(has);
-    const results = await Promise.allSettled(requests.map((request) => this.#host.wire.ask(link, request, timeout)));
+    const results = await Promise.allSettled(requests.map((request) => this.#askAgain(link, request, scope, timeout)));
     scope.throwIfAborted();
     for (const result of results) {
       if (result.status === 'rejected' && result.reason instanceof SessionLostError) throw result.reason;
@@ -351,6 +353,21 @@ export class Negotiator {
         const { message } = result.reason as Error;
         this.#host.tell('warning', new Error(`a subscription or the log level could not be restored: ${message}`, { cause: result.reason }));
       } else if (has && request?.params && 'uri' in request.params) this.#keeper?.subscribe(String(request.params['uri']), true);
+    }
+  }
+
+  /** What restores a session may be asked for twice. A network that breaks for a moment is no reason to go on without it. */
+  async #askAgain(link: Link, request: OwnRequest, scope: AbortSignal, timeout: number): Promise<unknown> {
+    const deadline = performance.now() + timeout;
+    for (let tries = 0; ; tries++) {
+      try {
+        return await this.#host.wire.ask(link, request, deadline - performance.now());
+      } catch (error) {
+        const broke = error instanceof UnreachableError ? !error.permanent : error instanceof OutcomeUnknownError;
+        const delay = backoffDelay(RENEWAL, tries);
+        if (!broke || tries >= MOST_REPEATS || performance.now() + delay >= deadline) throw error;
+        await sleep(delay, scope);
+      }
     }
   }
 

@@ -54,8 +54,7 @@ function checkCall({ server, setting, asked }: World, { peer, error, value, abor
   }
   if (abort.signal.aborted && error === abort.signal.reason) return;
   const { outcome, code } = error;
-  // G5 Whoever is to wait for longer than he can is told at once.
-  if (code === 'RATE_LIMITED' && (settledAt ?? 0) + (error.retryAfter ?? 0) > dueAt) {
+  if (isTooLong({ error, settledAt, dueAt })) {
     expect(runs, `runs of ${who}, which was to be made later`).toBe(0);
     return;
   }
@@ -72,6 +71,11 @@ function checkCall({ server, setting, asked }: World, { peer, error, value, abor
   const ended = code === 'OUTCOME_UNKNOWN' && ((left && because === 'CLOSED') || (losable && because === 'SESSION_LOST'));
   if (kind === 'safe' && !ended) expect(['DEADLINE', 'CLOSED', ...(losable ? ['SESSION_LOST'] : [])], `G1 ${who}: ${error.message}`).toContain(code);
   if ((outcome === 'not-sent' || outcome === 'refused') && kind !== 'durable') expect(runs, `runs of ${who}, which is ${outcome}`).toBe(0);
+}
+
+/** G5 Whoever is to wait for longer than he can is told at once. */
+function isTooLong({ error, settledAt, dueAt }: Pick<Asked, 'error' | 'settledAt' | 'dueAt'>): boolean {
+  return error?.code === 'RATE_LIMITED' && (settledAt ?? 0) + (error.retryAfter ?? 0) > dueAt;
 }
 
 /** What a client's own books say. */
@@ -98,8 +102,9 @@ function checkLines({ server, asked }: World, { name, client, heard }: Peer): vo
 export function checkDurable({ asked, server, setting, troubles, store }: World): void {
   const answers = new Map<string, Set<unknown>>();
   const givenUp = new Set(asked.filter(({ abort }) => abort.signal.aborted).map(({ call }) => call?.nonce));
-  for (const { call, value, error } of asked) {
-    if (call?.kind !== 'durable') continue;
+  for (const each of asked) {
+    const { call, value, error } = each;
+    if (call?.kind !== 'durable' || isTooLong(each)) continue;
     if (value !== undefined) answers.set(call.nonce, (answers.get(call.nonce) ?? new Set()).add(value));
     else if (setting.events && troubles.size === 0 && !store?.failures && server.forgotten === 0) {
       // Without an event to go on from, or after a cancellation, nobody can say what became of it.

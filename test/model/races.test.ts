@@ -160,6 +160,17 @@ const races: readonly Race[] = [
     },
     racers: [(w) => w.call(one(w), 'safe'), (w) => w.call(one(w), 'unsafe'), (w) => w.server.forget(false)],
   },
+  {
+    name: 'a subscription that is to hold on the next session, against connections that break',
+    before: async (w) => {
+      await ready(w);
+      w.subscribe(one(w), 'model://one');
+      await w.settle();
+      w.server.forget(false);
+    },
+    racers: [(w) => w.call(one(w), 'safe'), (w) => w.server.cut(), (w) => w.server.cut()],
+    after: (w) => expect(one(w).heard.warning).toEqual([]),
+  },
   { name: 'a durable call against close() and connect()', before: ready, racers: [(w) => w.close(one(w)), (w) => w.connect(one(w)), (w) => w.call(one(w), 'durable', { callId: 'durable one' })] },
   {
     name: 'close() against the last word of a durable call, which the store does not take',

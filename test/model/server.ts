@@ -18,6 +18,8 @@ interface Reply {
   readonly status: number;
   readonly headers?: Record<string, string>;
   readonly body?: string | EventBody;
+  /** Called when whoever asked has it. */
+  onHeard?(): void;
 }
 
 export interface Session {
@@ -62,7 +64,8 @@ export class ModelServer {
   readonly faults: Fault[] = [];
   /** From now on nothing is held back. */
   prompt = false;
-  down = false;
+  #down = false;
+  wasDown = false;
   /** Whether a connection ever broke: what a client sent may not have arrived. */
   broke = false;
   /** Sessions that it forgot, and those that a client ended. */
@@ -80,6 +83,7 @@ export class ModelServer {
   readonly #lines = new Map<Line, string>();
   /** Who sent which request, whether it arrived or not. */
   readonly #sent = new Map<string, string>();
+  /** Until when whose call must not come again. */
   readonly #notBefore = new Map<string, number>();
 
   /** @param goesAlone - whether a client cannot know what others have, and so may ask for a stream that one of them hears, and hear one that another asks for */
@@ -108,8 +112,9 @@ export class ModelServer {
       }
       arrived = true;
       this.arrivals.push({ from: request.from, what: nameOf(request), at: this.#now() });
-      const { status, headers = {}, body } = await line.or(this.#answer(request, line, name));
+      const { status, headers = {}, body, onHeard } = await line.or(this.#answer(request, line, name));
       await line.or(this.#step(`${status} to ${name}`));
+      onHeard?.();
       if (!(body instanceof EventBody)) line.end();
       return new Response(body instanceof EventBody ? body.open() : (body ?? null), { status, headers });
     } catch (error) {
@@ -118,6 +123,15 @@ export class ModelServer {
       throw error;
     }
   };
+
+  get down(): boolean {
+    return this.#down;
+  }
+
+  set down(down: boolean) {
+    this.#down = down;
+    this.wasDown ||= down;
+  }
 
   /** Every connection breaks. */
   cut(): void {
@@ -223,10 +237,12 @@ export class ModelServer {
   async #run(session: Session, request: Request, asked: readonly Message[], line: Line, name: string): Promise<Reply> {
     const calls = asked.filter(({ method }) => method === 'tools/call');
     const fault = calls.length > 0 ? this.faults.shift() : undefined;
-    for (const nonce of calls.map(nonceOf)) this.#checkPatience(nonce);
+    for (const nonce of calls.map(nonceOf)) this.#checkPatience(`${request.from} ${nonce}`);
     if (fault === 'cut before') line.cut();
-    if (fault === 'busy') for (const nonce of calls.map(nonceOf)) this.#notBefore.set(nonce, this.#now() + BUSY);
-    if (fault === 'busy') return { status: 429, headers: { 'retry-after': String(BUSY / 1000) }, body: 'Too Many Requests' };
+    if (fault === 'busy') {
+      const onHeard = (): void => calls.forEach((call) => this.#notBefore.set(`${request.from} ${nonceOf(call)}`, this.#now() + BUSY));
+      return { status: 429, headers: { 'retry-after': String(BUSY / 1000) }, body: 'Too Many Requests', onHeard };
+    }
     if (fault === 'unavailable') return { status: 503, body: 'Service Unavailable' };
     if (line.ended) return line.broken;
 
@@ -274,9 +290,9 @@ export class ModelServer {
     for (const run of this.held) if (run.session === session && run.id === id) this.held.delete(run);
   }
 
-  #checkPatience(nonce: string): void {
-    const early = (this.#notBefore.get(nonce) ?? 0) - this.#now();
-    if (early > 0) this.wrongs.push(`${nonce} came ${early} ms before the Retry-After was over`);
+  #checkPatience(call: string): void {
+    const early = (this.#notBefore.get(call) ?? 0) - this.#now();
+    if (early > 0) this.wrongs.push(`${call} came ${early} ms before the Retry-After was over`);
   }
 }
 
