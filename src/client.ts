@@ -42,6 +42,9 @@ export class ResilientClient extends Client {
   readonly #planner: Planner;
   /** The last close, which may be under way. */
   #leaving: Promise<void> = Promise.resolve();
+  /** How often it was closed beside those that ended a handshake: the SDK closes by itself when one fails. */
+  #departures = 0;
+  #handshakes = 0;
   /** Calls, batches and changes that have not ended. */
   #underWay = 0;
   /** @internal Called when there are none any more. */
@@ -182,7 +185,7 @@ export class ResilientClient extends Client {
     const timeout = options?.timeout ?? this.#options.timeout?.connect ?? DEFAULTS.timeout.connect;
     const connectBy = performance.now() + timeout;
     // The SDK does not wait for the close that follows a failed connect.
-    await within(this.#leaving, timeout, () => stillLeaving(timeout));
+      await this.#left(timeout);
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
     this.#session.connectBy = connectBy;
     // The SDK listens to a signal during the first half of the handshake only.
@@ -192,7 +195,7 @@ export class ResilientClient extends Client {
       await attach().catch(async (error: unknown) => {
         // What the SDK says of a handshake that it cannot use. Anything else, a close() among it, has a code.
         if (signal?.aborted || 'code' in (error as Error)) throw error;
-        await this.#leaving;
+        await this.#left(timeout);
         if (!this.#session.disown()) throw error;
         await attach();
       });
@@ -205,6 +208,13 @@ export class ResilientClient extends Client {
     }
   }
 
+  /** Waits for the close that may be under way. Whoever closes meanwhile means the connection that is to come: nothing else could end that. */
+  async #left(timeout: number): Promise<void> {
+    const departures = this.#departures;
+    await within(this.#leaving, timeout, () => stillLeaving(timeout));
+    if (this.#departures !== departures) throw new ClosedError('The client was closed while it was about to connect.', { advice: 'Nothing was sent.', outcome: 'not-sent' });
+  }
+
   async #attach(options: RequestOptions): Promise<void> {
     this.#session.onmessage = (message) => {
       if (!('method' in message)) return;
@@ -212,7 +222,12 @@ export class ResilientClient extends Client {
       if (CHANGED.test(message.method)) this.#calls.changed();
     };
     this.#calls.open();
-    await super.connect(this.#session, options);
+    this.#handshakes++;
+    try {
+      await super.connect(this.#session, options);
+    } finally {
+      this.#handshakes--;
+    }
   }
 
   /** OAuth: exchanges the code that the user came back with. Then `connect()` again. */
@@ -308,6 +323,7 @@ export class ResilientClient extends Client {
   }
 
   async #leave(leaving: Promise<void>): Promise<void> {
+    if (this.#handshakes === 0) this.#departures++;
     this.#calls.close();
     this.#leaving = leaving.then(() => this.#calls.idle());
     await this.#leaving;

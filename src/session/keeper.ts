@@ -22,6 +22,12 @@ export interface KeeperOptions extends ShelfOptions {
   readonly ttl: number;
 }
 
+/** The session that holds now, and the one in whose place it is. */
+interface Claimed {
+  readonly winner: SessionRecord;
+  readonly replaced?: SessionRecord;
+}
+
 /** A moved cursor is written at most this often, in ms. */
 const CURSOR_INTERVAL = 1000;
 /** A use alone is written at most this often, in ms, and at least ten times within the TTL. */
@@ -112,10 +118,14 @@ export class SessionKeeper {
    * one, or the one of another process that was quicker; and the one that it replaced, where the server may still know that and
    * nobody will use it any more.
    */
-  async claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<{ readonly winner: SessionRecord; readonly replaced?: SessionRecord }> {
+  claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<Claimed> {
+    return this.#inTurn(() => this.#claim(record, lost));
+  }
+
+  async #claim(record: SessionRecord, lost: ReadonlySet<string>): Promise<Claimed> {
     const { key, ttl } = this.#options;
     const fresh = { ...record, ...placeOf(key) };
-    const attempt = async (): Promise<{ readonly winner: SessionRecord; readonly replaced?: SessionRecord }> => {
+    const attempt = async (): Promise<Claimed> => {
       const there = await this.#shelf.get();
       const found = this.#shelf.failed ? this.#record : there?.record;
       const other = found && this.#isOurs(found) ? found : undefined;
@@ -172,10 +182,8 @@ export class SessionKeeper {
    * @throws what `askChange` throws; StoreError when the store fails or the session was removed from it, or others were quicker every
    *   time: nothing was changed
    */
-  async edit(change: (session: UserState) => UserChange): Promise<UserState> {
-    const turn = this.#queue.then(() => contend(() => this.#edit(change)));
-    this.#queue = turn.then(() => undefined, () => undefined);
-    return turn;
+  edit(change: (session: UserState) => UserChange): Promise<UserState> {
+    return this.#inTurn(() => contend(() => this.#edit(change)));
   }
 
   /**
@@ -234,6 +242,13 @@ export class SessionKeeper {
   /** Writes what is not yet written. Never rejects. */
   flush(): Promise<void> {
     return this.#enqueue({ leaving: true });
+  }
+
+  /** Runs a write after those that were asked for before: whoever waits for the last one, to leave, waits for all. */
+  #inTurn<T>(write: () => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(write);
+    this.#queue = turn.then(() => undefined, () => undefined);
+    return turn;
   }
 
   #enqueue({ leaving = false } = {}): Promise<void> {

@@ -98,7 +98,14 @@ export class Negotiator {
    * The same, or the turn to make one: of all processes that find none, one makes it, and the others find that. The turn lasts until
    * {@link endTurn}.
    */
-  async loadInTurn(params: Params, scope: AbortSignal): Promise<ActiveSession | undefined> {
+  loadInTurn(params: Params, scope: AbortSignal): Promise<ActiveSession | undefined> {
+    const loading = this.#loadInTurn(params, scope);
+    // Whoever gave it up meanwhile does not wait for it.
+    this.#leaveBehind(loading.then(() => undefined, () => undefined));
+    return loading;
+  }
+
+  async #loadInTurn(params: Params, scope: AbortSignal): Promise<ActiveSession | undefined> {
     const stored = await this.load(params);
     if (stored) return stored;
     if (!this.#keeper) return undefined;
@@ -136,7 +143,7 @@ export class Negotiator {
     const end = (): void => over.abort();
     const release = onAbort(scope, end);
     const stop = after(this.timeout / 2, end);
-    void this.#lookOut(keeper, over.signal).then(end, () => undefined);
+    this.#leaveBehind(this.#lookOut(keeper, over.signal).then(end, () => undefined));
     try {
       return await keeper.lock('handshake', over.signal);
     } catch {
@@ -387,6 +394,6 @@ export class Negotiator {
       tell('warning', new StoreError('The session is not stored: this page is no secure context, so its key cannot be made.', { cause: error }));
       return undefined;
     }
-    return new SessionKeeper({ store, key: this.#key, scope: { url: address.url, principal }, ttl, tell });
+    return new SessionKeeper({ store, key: this.#key, scope: { url: address.url, principal }, ttl, tell, leaveBehind: (task) => this.#leaveBehind(task) });
   }
 }

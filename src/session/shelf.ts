@@ -11,6 +11,8 @@ export interface ShelfOptions {
   readonly store: Store;
   readonly key: string;
   readonly tell: Tell;
+  /** Is given what goes on in the store when nobody waits for it any more; it ends soon, and does not reject. */
+  leaveBehind(task: Promise<void>): void;
 }
 
 /** What is at a session's place in the store; without a record it is something that cannot be read. */
@@ -88,7 +90,7 @@ export class Shelf {
     try {
       signal.throwIfAborted();
       const taking = this.#options.store.lock(`${what}/${this.#options.key}`, { ttl: LOCK_TTL[what], signal });
-      return await boundedLock(taking, signal);
+      return await this.#bounded(taking, signal);
     } catch (error) {
       signal.throwIfAborted();
       this.fail(error);
@@ -122,6 +124,25 @@ export class Shelf {
     this.#options.tell('warning', new StoreError(message, cause === undefined ? {} : { cause }));
   }
 
+  /** A lock of a store that may not answer: it is waited for until `signal` aborts, and its release for a while. */
+  async #bounded(taking: Promise<Lock>, signal: AbortSignal): Promise<Lock> {
+    let stop = (): void => {};
+    const aborted = new Promise<never>((_, reject) => {
+      stop = onAbort(signal, () => {
+        // What comes too late is nobody's.
+        this.#options.leaveBehind(soon(taking.then((lock) => lock.release())));
+        reject(signal.reason as Error);
+      });
+    });
+    try {
+      const lock = await Promise.race([taking, aborted]);
+      signal.throwIfAborted();
+      return { fence: lock.fence, lost: lock.lost, release: () => soon(lock.release()) };
+    } finally {
+      stop();
+    }
+  }
+
   /** Asks the store, and waits so long. */
   async #guard<T>(ask: (store: Store) => Promise<T>): Promise<T | undefined> {
     if (this.failed) return undefined;
@@ -137,30 +158,9 @@ export class Shelf {
   }
 }
 
-/** A lock of a store that may not answer: it is waited for until `signal` aborts, and its release for a while. */
-async function boundedLock(taking: Promise<Lock>, signal: AbortSignal): Promise<Lock> {
-  const release = async (lock: Lock): Promise<void> => {
-    try {
-      await within(lock.release(), STORE_TIMEOUT);
-    } catch {
-      // It ends by itself.
-    }
-  };
-  let stop = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    stop = onAbort(signal, () => {
-      // What comes too late is nobody's.
-      void taking.then(release, () => undefined);
-      reject(signal.reason as Error);
-    });
-  });
-  try {
-    const lock = await Promise.race([taking, aborted]);
-    signal.throwIfAborted();
-    return { fence: lock.fence, lost: lock.lost, release: () => release(lock) };
-  } finally {
-    stop();
-  }
+/** What is waited for no longer than a store may take. A lock that was not released by then ends by itself. */
+async function soon(task: Promise<void>): Promise<void> {
+  await within(task, STORE_TIMEOUT).catch(() => undefined);
 }
 
 /** A store's own words, and the reason below them. */

@@ -68,11 +68,14 @@ export class Locks {
     await overSoon([...this.#taking, ...ending]);
   }
 
-  /** Hands the lock over, or releases it where it came too late. */
+  /** Hands the lock over, or releases it where it came too late. Who gives up hears so when nothing is written for him any more. */
   #unlessAborted(taking: Promise<Lock>, signal: AbortSignal): Promise<Lock> {
     return new Promise((resolve, reject) => {
-      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-      const taken = taking.then((lock) => (signal.aborted ? lock.release() : resolve(lock)), reject);
+      const taken = taking.then(
+        (lock) => (signal.aborted ? lock.release() : resolve(lock)),
+        (error) => (signal.aborted ? undefined : reject(error)),
+      );
+      signal.addEventListener('abort', () => void overSoon([taken]).then(() => reject(signal.reason)), { once: true });
       this.#taking.add(taken);
       void taken.then(() => this.#taking.delete(taken));
     });

@@ -42,7 +42,7 @@ export interface Store {
 export interface LockOptions {
   /** How long a holder that says nothing still counts, in ms. Each holder's own word counts for its lock. */
   readonly ttl: number;
-  /** Gives up waiting: the promise rejects with its reason. The lock itself does not end by it. */
+  /** Gives up waiting: the promise rejects with its reason, once nothing is written for its sake any more. The lock itself does not end by it. */
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -5,7 +5,7 @@ import { fileStore } from '../../src/node.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 import { waitFor } from '../support/wait.ts';
 import { ScriptedServer } from '../links/scripted-server.ts';
-import { connected, failure, say, startClients, started, stayed, streamOpen, temporaryDirectory, timed, wireOf } from './clients.ts';
+import { altered, connected, failure, say, startClients, started, stayed, streamOpen, temporaryDirectory, timed, wireOf } from './clients.ts';
 
 /** G9 after `close()` nothing of ours is left; G11 nothing that a user does in a listener can break us. */
 
@@ -123,6 +123,40 @@ describe('close() and end()', () => {
     await Promise.all([client.close(), client.close()]);
     await client.close();
     expect(await deletes()).toHaveLength(1);
+  });
+
+  test('a client that is closed before its connect() has begun to wait for anything is closed (G9)', async () => {
+    await using client = new ResilientClient(server.url);
+    const connecting = client.connect();
+    await client.close();
+    expect(await failure(connecting)).toMatchObject({ name: 'ClosedError', outcome: 'not-sent' });
+    expect(await failure(client.ping())).toBeInstanceOf(ClosedError);
+    await client.connect();
+    expect(await say(client, 'echo', { text: 'again' })).toBe('again');
+  });
+
+  test('what a connect() that is closed was writing is over when close() is, in the store and at the server (G9)', async () => {
+    const inner = memoryStore();
+    let writes = 0;
+    let begun = (): void => {};
+    const writing = new Promise<void>((resolve) => (begun = resolve));
+    const store = altered(inner, {
+      async set(...args) {
+        writes++;
+        begun();
+        await new Promise<void>((resolve) => setTimeout(resolve, 20));
+        return inner.set(...args).finally(() => writes--);
+      },
+    });
+    const client = new ResilientClient(server.url, { store, listen: false });
+    const connecting = failure(client.connect());
+    await writing;
+    await client.close();
+    expect(writes).toBe(0);
+    await connecting;
+    // The one that was made was nobody's.
+    for await (const key of inner.keys('session/')) expect.fail(key);
+    expect(await deletes()).toMatchObject([{ status: 200 }]);
   });
 
   test('the same client object connects again', async () => {

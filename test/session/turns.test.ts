@@ -241,7 +241,7 @@ describe('whoever gives up while it waits for its turn leaves nothing behind (G9
   });
 });
 
-test('G9 a connect() that is closed while the store is asked leaves the turn of the next one alone', async () => {
+test('G9 close() waits for what connect() asked of the store, and the next connect() has a turn of its own', async () => {
   const memory = memoryStore();
   const held: { read?: () => void; write?: () => void } = {};
   let turns = 0;
@@ -263,13 +263,16 @@ test('G9 a connect() that is closed while the store is asked leaves the turn of 
   const client = clientOf(server.url, { store, listen: false });
   const first = failure(client.connect());
   const read = await waitFor(() => held.read);
-  await client.close();
-  expect(await first).toMatchObject({ code: 'CLOSED' });
+  let left = false;
+  const closing = client.close().then(() => (left = true));
   const second = client.connect();
-  const write = await waitFor(() => held.write);
-  expect(turns).toBe(1);
-  read();
+  expect(await first).toMatchObject({ code: 'CLOSED' });
   await turn();
+  expect(left).toBe(false);
+  read();
+  await closing;
+  expect(turns).toBe(0);
+  const write = await waitFor(() => held.write);
   expect(turns).toBe(1);
   write();
   await second;
