@@ -132,6 +132,33 @@ export const QUICK: readonly PlantedBug[] = [
 /** Caught by tests with servers, processes or a disk. */
 export const SLOW: readonly PlantedBug[] = [
   {
+    name: 'idle connections outlive close()',
+    file: 'links/requester.node.ts',
+    edits: [['      agents?.http.destroy();\n      agents?.https.destroy();\n', '']],
+    caughtBy: tests('leaks/leaks', 'cycles'),
+  },
+  {
+    name: 'eight bytes are kept of each call',
+    file: 'calls/metrics.ts',
+    edits: [
+      ['readonly #latency = new Histogram();', 'readonly #latency = new Histogram();\n  readonly #all: number[] = [];'],
+      ['const outcomes = this.#outcomes;', 'const outcomes = this.#outcomes;\n    this.#all.push(duration);'],
+    ],
+    caughtBy: tests('leaks/leaks', 'calls (by fetch: false)'),
+  },
+  {
+    name: 'a listener stays on the signal of the client',
+    file: 'client.ts',
+    edits: [['    } finally {\n      release();\n    }\n  }\n\n  /** Waits', '    }\n  }\n\n  /** Waits']],
+    caughtBy: tests('leaks/leaks', 'cycles'),
+  },
+  {
+    name: 'a lock that comes too late is released after close()',
+    file: 'session/shelf.ts',
+    edits: [['this.#options.leaveBehind(soon(taking.then((lock) => lock.release())));', 'void soon(taking.then((lock) => lock.release()));']],
+    caughtBy: tests('leaks/leaks', 'cycles'),
+  },
+  {
     name: 'each call that finds its session lost makes a new one',
     file: 'session/lifecycle.ts',
     edits: [["if (this.#renewal) return this.#renewal;\n        if (state.session) return state.session;", "if (this.#renewal) return this.#negotiator.successor(this.#params as Params, this.#scope.signal);\n        if (state.session) return state.session;"]],

@@ -13,6 +13,8 @@ export interface Kinds {
   schedule(n: number): Kind;
   /** Lives as long as the process, and is given to many. */
   readonly signal: AbortSignal;
+  /** Whether a client is there all the time. */
+  readonly standing: boolean;
   end(): Promise<void>;
   /** What should have been collected and is not. */
   collected(): string[];
@@ -114,6 +116,7 @@ export async function kindsOfCalls({ url, fetch: byFetch }: Work): Promise<Kinds
   const lost = { name: 'lost sessions', run: async () => void (await call('forget')) };
   return {
     signal,
+    standing: true,
     // Spread: 37 and the length have no factor in common.
     schedule: (n) => (n % LOSE === LOSE - 1 ? lost : (table[(n * 37) % table.length] as Kind)),
     async end() {

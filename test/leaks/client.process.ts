@@ -28,10 +28,10 @@ export interface Report {
 }
 
 /** Samples of the heap, over the whole of the work. */
-const SAMPLES = 25;
+const SAMPLES = 12;
 const SIDE_BY_SIDE = 16;
-/** Timers of clients that are in use: a session's next touch, the rest of a pool's clients. */
-const STANDING = 4;
+/** A client that is in use has a timer: its session's next touch. */
+const STANDING = 1;
 
 countTimers();
 // Whether the work lets the process end is what is asked.
@@ -40,12 +40,12 @@ const { kindsOfCalls } = await import('./calls.ts');
 const { kindsOfCycles } = await import('./cycles.ts');
 
 const work = JSON.parse(process.argv[2] ?? '') as Work;
-const before = { resources: resources(), timers: openTimers(), listeners: processListeners() };
+const before = { resources: resources(), listeners: processListeners() };
 const made: Record<string, number> = {};
 const wrong: Record<string, number> = {};
 const count = (counts: Record<string, number>, name: string): number => (counts[name] = (counts[name] ?? 0) + 1);
 
-const { schedule, signal, end, collected } = work.what === 'calls' ? await kindsOfCalls(work) : kindsOfCycles(work);
+const { schedule, signal, standing, end, collected } = work.what === 'calls' ? await kindsOfCalls(work) : kindsOfCycles(work);
 let next = 0;
 async function run(until: number): Promise<void> {
   const worker = async (): Promise<void> => {
@@ -58,19 +58,29 @@ async function run(until: number): Promise<void> {
   await Promise.all(Array.from({ length: work.what === 'calls' ? SIDE_BY_SIDE : 4 }, worker));
 }
 
-const left: string[] = [];
+const left = new Set<string>();
 const samples: Sample[] = [];
+/** What must be gone as soon as the last client is closed, whatever would end by itself later. */
+async function lookAround(): Promise<void> {
+  for (const callers of openTimers()) left.add(`a timer of ${callers}`);
+  const { connections, exchanges } = await leftAt(work.url);
+  // Those of fetch are the platform's own, which it keeps for others.
+  if (connections > 0 && !work.fetch) left.add(`${connections} connections at the server`);
+  if (exchanges > 0) left.add(`${exchanges} exchanges at the server`);
+}
+
 await run(work.warmUp);
 for (let i = 0; i <= SAMPLES; i++) {
   await run(work.warmUp + Math.round((work.count * i) / SAMPLES));
-  await quiet(STANDING);
+  if (!standing) await lookAround();
+  await quiet(standing ? STANDING : 0);
   samples.push({ after: next - work.warmUp, heap: await heap() });
-  if (listenersOf(signal) > 0) left.push(`${listenersOf(signal)} listeners on the signal after ${next}`);
+  if (listenersOf(signal) > 0) left.add(`${listenersOf(signal)} listeners on the signal after ${next}`);
 }
 await end();
-const { connections, ...atServer } = await leftAt(work.url);
-// Those of fetch are the platform's own, which it keeps for others.
-for (const [name, number] of Object.entries(work.fetch ? atServer : { ...atServer, connections })) if (number > 0) left.push(`${number} ${name} at the server`);
+await lookAround();
+const { sessions } = await leftAt(work.url);
+if (sessions.length > 0) left.add(`${sessions.length} sessions at the server, of which was asked last: ${[...new Set(sessions)].join(', ')}`);
 const closedAt = performance.eventLoopUtilization();
 // What the process waits for from here on, something of ours keeps it waiting for. Not the time by the clock: that depends on who else computes.
 const onExit = (): void => console.log(`waited ${performance.eventLoopUtilization(closedAt).idle}`);
@@ -78,11 +88,10 @@ const onExit = (): void => console.log(`waited ${performance.eventLoopUtilizatio
 for (let turns = 0; turns < 5; turns++) await turn();
 const now = resources();
 for (const kind of before.resources) if (now.includes(kind)) now.splice(now.indexOf(kind), 1);
-left.push(...now);
-if (openTimers() > before.timers) left.push(`${openTimers() - before.timers} timers`);
-if (processListeners() !== before.listeners) left.push(`listeners of the process: ${processListeners()}, before ${before.listeners}`);
+for (const kind of now) left.add(kind);
+if (processListeners() !== before.listeners) left.add(`listeners of the process: ${processListeners()}, before ${before.listeners}`);
 await heap();
-left.push(...collected());
+for (const each of collected()) left.add(each);
 process.once('exit', onExit);
 const { user, system } = process.cpuUsage();
-process.send?.({ type: 'report', samples, left, wrong, made, cpu: (user + system) / 1e6 } satisfies Report);
+process.send?.({ type: 'report', samples, left: [...left], wrong, made, cpu: (user + system) / 1e6 } satisfies Report);

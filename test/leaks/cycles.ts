@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
 import { callTool, type ConnectOptions, ConnectionPool, encryptedStore, memoryStore, ResilientClient, SessionTransport } from '../../src/index.ts';
@@ -13,7 +14,6 @@ export function kindsOfCycles({ url, directory, fetch: byFetch }: Work): Kinds {
   const memory = memoryStore();
   const encrypted = encryptedStore(memoryStore(), { passphrase: 'long and secret', iterations: 100_000 });
   const files = fileStore(join(directory, 'shared'));
-  const pool = new ConnectionPool({ max: 2, listen: false });
   const clients = new Set<WeakRef<ResilientClient>>();
   const collection = new FinalizationRegistry<WeakRef<ResilientClient>>((gone) => clients.delete(gone));
   const create = (options: ConnectOptions): ResilientClient => {
@@ -29,6 +29,15 @@ export function kindsOfCycles({ url, directory, fetch: byFetch }: Work): Kinds {
     await client.connect();
     await client.callTool({ name: 'json' }, undefined, { signal });
     await client[leave]();
+  };
+  let hurries = 0;
+  /** Closed so many turns after connect(), wherever that is then. */
+  const hasty = async (options: ConnectOptions): Promise<void> => {
+    const client = create(options);
+    const connecting = client.connect().catch(() => {});
+    for (let turns = hurries++ % 16; turns > 0; turns--) await turn();
+    await client.close();
+    await connecting;
   };
   let places = 0;
   const kinds: Record<string, { times: number; run(): Promise<unknown> }> = {
@@ -47,6 +56,8 @@ export function kindsOfCycles({ url, directory, fetch: byFetch }: Work): Kinds {
         await call;
       },
     },
+    'while it connects, with files': { times: 1, run: () => hasty({ store: files, session: `${hurries % 4}` }) },
+    'while it connects, without a store': { times: 1, run: () => hasty({}) },
     'one-off': { times: 1, run: () => callTool(url, 'stream', {}, { ...base, store: memory, session: 'one-off' }) },
     'connected again': {
       times: 1,
@@ -66,23 +77,31 @@ export function kindsOfCycles({ url, directory, fetch: byFetch }: Work): Kinds {
         await client.close();
       },
     },
-    'the SDK over our transport, and a pool': {
+    'the SDK over our transport': {
       times: 1,
       run: async () => {
         const client = new Client({ name: 'leaks', version: '1' });
         await client.connect(new SessionTransport(url, { store: memory, session: 'bare' }) as Transport);
         await client.callTool({ name: 'json' });
         await client.close();
-        await pool.use(url, { session: `${places++ % 4}` }, (leased) => leased.callTool({ name: 'json' }));
+      },
+    },
+    'a pool': {
+      times: 1,
+      run: async () => {
+        const pool = new ConnectionPool({ max: 2, listen: false });
+        for (const session of ['a', 'b', 'c']) await pool.use(url, { session }, (leased) => leased.callTool({ name: 'json' }));
+        await pool.close();
       },
     },
   };
   const table: Kind[] = Object.entries(kinds).flatMap(([name, { times, run }]) => Array.from({ length: times }, () => ({ name, run: async () => void (await run()) })));
   return {
     signal,
-    schedule: (n) => table[(n * 7) % table.length] as Kind,
+    standing: false,
+    // Spread: 8 and the length have no factor in common.
+    schedule: (n) => table[(n * 8) % table.length] as Kind,
     async end() {
-      await pool.close();
       // What is stored stays at the server, too.
       for (const [store, sessions] of [[memory, ['0', '1', '2', '3', 'one-off', 'bare']], [files, ['0', '1', '2', '3']], [encrypted, ['0', '1', '2', '3']]] as const) {
         for (const session of sessions) {

@@ -19,6 +19,8 @@ interface Rpc {
 
 /** By session: its notification streams. */
 const sessions = new Map<string, Set<ServerResponse>>();
+/** Sessions that a client knows, and what it asked last: of one whose handshake it gave up it cannot know. */
+const known = new Map<string, string>();
 /** What clients have open here, beside the question how much it is. */
 const open = { connections: new Set<Socket>(), exchanges: 0 };
 /** What was refused once, to be granted the next time. */
@@ -96,6 +98,7 @@ function callTool(message: Rpc, session: string, res: ServerResponse): void {
 function end(session: string): void {
   for (const stream of sessions.get(session) ?? []) stream.end();
   sessions.delete(session);
+  known.delete(session);
 }
 
 function initialize({ id, params }: Rpc, res: ServerResponse, newest: string | null): void {
@@ -110,7 +113,7 @@ function initialize({ id, params }: Rpc, res: ServerResponse, newest: string | n
 async function leftBy(asking: Socket): Promise<Left> {
   const connections = (): number => [...open.connections].filter((socket) => socket !== asking).length;
   for (let turns = 0; turns < 100 && connections() + open.exchanges > 0; turns++) await turn();
-  return { sessions: sessions.size, connections: connections(), exchanges: open.exchanges };
+  return { sessions: [...known.values()], connections: connections(), exchanges: open.exchanges };
 }
 
 async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -123,6 +126,7 @@ async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> 
   const session = String(req.headers['mcp-session-id']);
   const streams = sessions.get(session);
   if (!streams) return answer(res, 404, failure(null, -32001, 'Session not found'));
+  known.set(session, `${req.method} ${Array.isArray(body) ? 'array' : [body?.method, body?.params?.name].join(' ')}`);
   if (req.method === 'DELETE') {
     end(session);
     return void res.writeHead(200).end();

@@ -12,39 +12,54 @@ export interface Sample {
   readonly heap: number;
 }
 
-const timers = new Set<unknown>();
+/** Those that are set, and who has set them. */
+const timers = new Map<unknown, string>();
 
 /** From now on the timers are counted that are set by anybody but Node itself; to be called before anybody can have kept the originals. */
 export function countTimers(): void {
   const { setTimeout: set, clearTimeout: clear, setInterval: repeat, clearInterval: stop } = globalThis;
-  globalThis.setTimeout = ((task: (...args: unknown[]) => void, ...rest: unknown[]) => {
+  const setTimeout = (task: (...args: unknown[]) => void, ...rest: unknown[]): unknown => {
     const timer: unknown = set((...args: unknown[]) => {
       timers.delete(timer);
       task(...args);
     }, ...(rest as [number]));
-    timers.add(timer);
+    timers.set(timer, callers(setTimeout));
     return timer;
-  }) as typeof setTimeout;
-  globalThis.setInterval = ((...args: Parameters<typeof setInterval>) => {
+  };
+  const setInterval = (...args: Parameters<typeof repeat>): unknown => {
     const timer = repeat(...args);
-    timers.add(timer);
+    timers.set(timer, callers(setInterval));
     return timer;
-  }) as typeof setInterval;
+  };
   const counted = <T>(end: (timer: T) => void) => (timer: T): void => {
     timers.delete(timer);
     end(timer);
   };
-  globalThis.clearTimeout = counted(clear) as typeof clearTimeout;
-  globalThis.clearInterval = counted(stop) as typeof clearInterval;
+  Object.assign(globalThis, { setTimeout, setInterval, clearTimeout: counted(clear), clearInterval: counted(stop) });
 }
 
-export function openTimers(): number {
-  return timers.size;
+/** The innermost, in words: a stack that is kept as it is keeps what is on it. */
+function callers(of: (...args: never[]) => unknown): string {
+  const { stackTraceLimit, prepareStackTrace } = Error;
+  const holder = { stack: '' };
+  try {
+    Error.stackTraceLimit = 12;
+    Error.prepareStackTrace = (_, sites) => sites.map((site) => `${site.getFunctionName()} (${site.getFileName()})`).join(' < ');
+    Error.captureStackTrace(holder, of);
+    return holder.stack;
+  } finally {
+    Object.assign(Error, { stackTraceLimit, prepareStackTrace });
+  }
+}
+
+/** Who set the timers that are open. Node's fetch sets some of its own, by the names that everybody uses. */
+export function openTimers(): string[] {
+  return [...timers.values()].filter((callers) => !/^[^<]*\(node:/.test(callers));
 }
 
 /** Waits until no more timers are set than so many: what a call leaves to end by itself has its time in seconds. */
 export async function quiet(most: number): Promise<void> {
-  for (let i = 0; i < 1000 && timers.size > most; i++) await pause(10);
+  for (let i = 0; i < 1000 && openTimers().length > most; i++) await pause(10);
 }
 
 /** What is reachable, in bytes. */
@@ -75,14 +90,15 @@ export function processListeners(): string {
 export const LEFT = '/left';
 
 export interface Left {
-  readonly sessions: number;
+  /** Of each that is open, what was asked last. */
+  readonly sessions: readonly string[];
   /** Beside the one that asks. */
   readonly connections: number;
   /** Requests whose answers have not ended. */
   readonly exchanges: number;
 }
 
-/** What the server says that is left. Node lets a process end with idle connections open: only the server sees them. */
+/** What the server says that is left now. Node lets a process end with idle connections open: only the server sees them. */
 export async function leftAt(server: string): Promise<Left> {
   const request = get(new URL(LEFT, server), { agent: false });
   const closed = once(request, 'close');
