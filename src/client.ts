@@ -10,6 +10,7 @@ import { onAbort } from './signals.ts';
 import { ToolList } from './calls/tool-list.ts';
 import { asyncDispose } from './dispose.ts';
 import { ClosedError, DeadlineError } from './errors.ts';
+import { OutputSchemas } from './output-schemas.ts';
 import { checkCallSettings, checkConnectOptions, sessionOptionsOf } from './checks.ts';
 import { type CallSettings, type ConnectOptions, DEFAULTS, type Target } from './options.ts';
 import { Planner, type Send } from './plan.ts';
@@ -39,6 +40,7 @@ export class ResilientClient extends Client {
   readonly #session: SessionTransport;
   readonly #calls: Calls;
   readonly #tools: ToolList;
+  readonly #schemas: OutputSchemas;
   readonly #planner: Planner;
   /** The last close, which may be under way. */
   #leaving: Promise<void> = Promise.resolve();
@@ -55,14 +57,18 @@ export class ResilientClient extends Client {
   /** @throws TypeError or RangeError for a target or an option that makes no sense */
   constructor(target: Target, options: ConnectOptions = {}) {
     checkConnectOptions(options);
+    const schemas = new OutputSchemas(options.client?.jsonSchemaValidator);
     super(options.clientInfo ?? { name: 'mcp-reprise', version: VERSION }, {
       ...options.client,
+      jsonSchemaValidator: schemas,
       ...(options.capabilities ? { capabilities: options.capabilities } : {}),
     });
     guardOnError(this);
     this.#options = options;
     const session = new SessionTransport(target, sessionOptionsOf(options));
     this.#session = session;
+    this.#schemas = schemas;
+    schemas.onunusable = (error) => session.tell('warning', error);
     this.#tools = new ToolList({ recall: () => session.recall('tools'), recallStored: () => session.recallStored('tools'), remember: (value) => session.remember('tools', value) });
     session.onreset = () => {
       this.#tools.drop();
@@ -336,11 +342,9 @@ export class ResilientClient extends Client {
     this.#tools.believe(known.data);
     if (!known.data.tools.some(({ outputSchema, execution }) => outputSchema ?? execution)) return;
     this.#knownTools = known.data;
+    this.#schemas.note(known.data);
     try {
       await super.listTools();
-    } catch (error) {
-      // A schema that cannot be compiled fails the user's own listTools() as well; it must not fail the connection.
-      this.#session.tell('warning', new Error(`the tools of the stored session cannot be used for validation: ${(error as Error).message}`, { cause: error }));
     } finally {
       this.#knownTools = undefined;
     }
@@ -355,13 +359,17 @@ export class ResilientClient extends Client {
     const listsTools = method === 'tools/list' && schema === ListToolsResultSchema;
     const known = listsTools && cursor === undefined && options.cache !== false ? await this.#knownList() : undefined;
     if (known) {
+      this.#schemas.note(known);
       options.signal?.throwIfAborted();
       this.#calls.noteCached(method);
       return known;
     }
     const { changes } = this.#tools;
     const result = await this.#calls.run(this.#planner.plan(request, schema, options));
-    if (listsTools) this.#tools.note(cursor, result as ListToolsResult, changes);
+    if (listsTools) {
+      this.#schemas.note(result as ListToolsResult);
+      this.#tools.note(cursor, result as ListToolsResult, changes);
+    }
     return result;
   }
 

@@ -1,3 +1,4 @@
+import { CfWorkerJsonSchemaValidator } from '@modelcontextprotocol/sdk/validation/cfworker';
 import { type ListToolsResult, ToolListChangedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type ConnectOptions, connect, memoryStore, type ResilientClient } from '../../src/index.ts';
@@ -62,6 +63,26 @@ describe('a client that takes up the session of another', () => {
     await server().behave({ reply: { onlyMethod: LIST, times: 1, contentType: 'application/json', body: `{"jsonrpc":"2.0","id":{{id}},"result":${JSON.stringify({ tools })}}` } });
     await next.listTools(undefined, { cache: false });
     expect((await failure(next.callTool({ name: 'sum', arguments: { a: 1, b: 2 } }))).message).toMatch(/schema/);
+  });
+
+  it.each([
+    ['the usual validator', {}, { a: { $ref: '#/nowhere' } }],
+    ['another one', { client: { jsonSchemaValidator: new CfWorkerJsonSchemaValidator() } }, { ['\ud800']: {} }],
+  ])('hands a list over with a schema that %s cannot compile, tells of it, and validates the other tools', async (_, options, unusable) => {
+    const directory = await temporaryDirectory();
+    const sum = { name: 'sum', inputSchema: { type: 'object' }, outputSchema: { type: 'object', properties: { total: { type: 'string' } }, required: ['total'] } };
+    const echo = { name: 'echo', inputSchema: { type: 'object' }, outputSchema: { type: 'object', properties: unusable } };
+    const warnings: string[] = [];
+    const told = { on: { warning: ({ message }: Error) => warnings.push(message) } };
+    await server().behave({ reply: { onlyMethod: LIST, times: 1, contentType: 'application/json', body: `{"jsonrpc":"2.0","id":{{id}},"result":${JSON.stringify({ tools: [echo, sum] })}}` } });
+    for (const lists of [true, false]) {
+      await using client = await connect(server().url, { ...ofProcess(directory), ...options, ...told });
+      if (lists) expect(names(await client.listTools())).toEqual(['echo', 'sum']);
+      expect(warnings.splice(0)).toEqual([expect.stringMatching(/the output schema of the tool "echo" cannot be used.*not validated: ./)]);
+      await server().behave({ reply: { onlyMethod: 'tools/call', times: 1, contentType: 'application/json', body: '{"jsonrpc":"2.0","id":{{id}},"result":{"content":[],"structuredContent":{"any":1}}}' } });
+      expect(await client.callTool({ name: 'echo', arguments: { text: 'x' } })).toMatchObject({ structuredContent: { any: 1 } });
+      expect((await failure(client.callTool({ name: 'sum', arguments: { a: 1, b: 2 } }))).message).toMatch(/schema/);
+    }
   });
 
   it('asks for itself what another principal has listed', async () => {
