@@ -144,7 +144,7 @@ export const SLOW: readonly PlantedBug[] = [
       ['readonly #latency = new Histogram();', 'readonly #latency = new Histogram();\n  readonly #all: number[] = [];'],
       ['const outcomes = this.#outcomes;', 'const outcomes = this.#outcomes;\n    this.#all.push(duration);'],
     ],
-    caughtBy: tests('leaks/leaks', 'calls (by fetch: false)'),
+    caughtBy: tests('leaks/leaks', 'calls. .by fetch: false'),
   },
   {
     name: 'a listener stays on the signal of the client',
