@@ -13,10 +13,11 @@ const REPEATED = 200;
  */
 export class OutputSchemas implements Validators {
   onunusable: ((error: Error) => void) | undefined;
-  readonly #inner: Validators;
+  #inner: Validators | undefined;
   readonly #tools = new WeakMap<object, string>();
 
-  constructor(inner: Validators = new AjvJsonSchemaValidator()) {
+  /** @param inner - the validator to use; the SDK's default is made when the first schema comes: it is not cheap, and few tools have one */
+  constructor(inner?: Validators) {
     this.#inner = inner;
   }
 
@@ -26,6 +27,7 @@ export class OutputSchemas implements Validators {
   }
 
   getValidator: Validators['getValidator'] = <T>(schema: Parameters<Validators['getValidator']>[0]) => {
+    this.#inner ??= new AjvJsonSchemaValidator();
     try {
       return this.#inner.getValidator<T>(schema);
     } catch (error) {
