@@ -95,7 +95,9 @@ async function shared<T>(tasks: readonly T[], places: readonly string[], work: (
   const takeNext = async (place: string): Promise<void> => {
     for (let task = waiting.shift(); task !== undefined; task = waiting.shift()) await work(task, place);
   };
-  await Promise.all(places.map(takeNext));
+  // Where one fails the others are still at work: nothing may be cleaned up before they are done.
+  const ended = await Promise.allSettled(places.map(takeNext));
+  for (const each of ended) if (each.status === 'rejected') throw each.reason;
 }
 
 async function run(trap: Catch, place: string): Promise<Run> {

@@ -74,8 +74,8 @@ function checkCall({ server, setting, asked }: World, { peer, error, value, abor
 }
 
 /** G5 Whoever is to wait for longer than he can is told at once. */
-function isTooLong({ error, settledAt, dueAt }: Pick<Asked, 'error' | 'settledAt' | 'dueAt'>): boolean {
-  return error?.code === 'RATE_LIMITED' && (settledAt ?? 0) + (error.retryAfter ?? 0) > dueAt;
+function isTooLong({ error, settledAt, dueAt }: { readonly [P in 'error' | 'settledAt' | 'dueAt']?: Asked[P] | undefined }): boolean {
+  return error?.code === 'RATE_LIMITED' && (settledAt ?? 0) + (error.retryAfter ?? 0) > (dueAt ?? 0);
 }
 
 /** What a client's own books say. */

@@ -84,6 +84,26 @@ const races: readonly Race[] = [
     },
   },
   {
+    name: 'calls that find one lost session, without a store',
+    setting: { stored: false },
+    before: async (w) => {
+      await ready(w);
+      w.server.forget(false);
+    },
+    racers: [0, 1, 2, 3].map(() => (w: World) => w.call(one(w), 'unsafe')),
+    after: (w) => {
+      expect(handshakes(w), 'handshakes: the first, and one for the loss').toBe(2);
+      expect(one(w).heard.reset).toHaveLength(1);
+      expect(w.asked.filter(({ error }) => error)).toEqual([]);
+    },
+  },
+  {
+    name: 'two handshakes, when the turn to make one is taken over',
+    setting: { peers: 2 },
+    racers: [(w) => w.connect(one(w)), (w) => w.connect(w.peer(1)), ...[1, 2, 3, 4].map(() => (w: World) => void (w.store?.usurp('handshake') && w.troubles.add('usurped')))],
+    after: (w) => expect(new Set(w.peers.map(({ client }) => client.session.id)).size, 'sessions in the place of one').toBe(1),
+  },
+  {
     name: 'hand-over of the notification stream',
     setting: { peers: 2, listen: true },
     before: async (w) => {
