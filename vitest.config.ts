@@ -20,7 +20,7 @@ const CROWDS = [
   'test/storage/redis-contract.*.test.ts',
   'test/bad-servers/*flood*.test.ts',
 ];
-/** What runs for minutes, or has found something that is not yet understood: with a command of its own (`npm run test:proof`). */
+/** What runs for minutes: with a command of its own (`npm run test:proof`). */
 const PROOF = ['test/faults/{soak,planted}.test.ts', 'test/model/model.test.ts', 'test/fuzz/*.test.ts', 'test/leaks/*.test.ts'];
 
 /** Tests on Node; those of a later `order` begin when the earlier ones are done. */
