@@ -4,7 +4,7 @@ import type { Lock } from '../storage/store.ts';
 import { Changes } from './changes.ts';
 import { contend } from './contend.ts';
 import { placeOf } from './key.ts';
-import { expiryOf, isExpired, parseRecord, type SessionRecord } from './record.ts';
+import { expiryOf, faultOf, isExpired, type SessionRecord } from './record.ts';
 import { afterIdle } from '../timers.ts';
 import { Shelf, type ShelfOptions } from './shelf.ts';
 import { addCalls, callOf, takeCalls } from './tally.ts';
@@ -86,11 +86,9 @@ export class SessionKeeper {
     const stored = await this.#shelf.get();
     this.#seen = stored?.revision;
     if (!stored) return undefined;
-    let record: SessionRecord;
-    try {
-      record = parseRecord(stored.text);
-    } catch (error) {
-      this.#shelf.warn(`the stored session cannot be read: ${(error as Error).message}; a new one is started`);
+    const { record } = stored;
+    if (!record) {
+      this.#shelf.warn(`the stored session cannot be read: ${faultOf(stored.text)}; a new one is started`);
       return undefined;
     }
     if (!this.#isOurs(record)) {

@@ -106,6 +106,16 @@ export function readable(text: string): SessionRecord | undefined {
   }
 }
 
+/** What is wrong with one that is not {@link readable}. */
+export function faultOf(text: string): string | undefined {
+  try {
+    parseRecord(text);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return undefined;
+}
+
 /** Why something in a session's place is somebody else's to replace; `undefined` where it is only damaged. */
 export function foreignness(text: string): string | undefined {
   if (text.startsWith('mcp-reprise:encrypted:')) return 'the session is encrypted (`encryptedStore`)';

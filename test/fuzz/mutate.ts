@@ -129,7 +129,8 @@ function placesIn(container: Container, places: [Container, string][] = []): [Co
 /** As `structuredClone`, which costs ten times as much for what is so small. Keys are defined: `__proto__` is one like the others. */
 function cloned(value: unknown): unknown {
   if (value === null || typeof value !== 'object') return value;
-  if (Array.isArray(value)) return value.map(cloned);
+  // Not by its own `map`, which asks its constructor: that may be one of the odd keys.
+  if (Array.isArray(value)) return Array.from(value, cloned);
   const copy = {};
   for (const key of Object.keys(value)) set(copy, key, cloned(get(value as Container, key)));
   return copy;
