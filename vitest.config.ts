@@ -43,7 +43,7 @@ const onNode = (name: string, include: string[], order: { groupOrder: number; ma
 const browser = {
   resolve: { conditions: [SOURCE, ...defaultClientConditions] },
   optimizeDeps: {
-    include: ['@modelcontextprotocol/sdk/client/index.js', '@modelcontextprotocol/sdk/types.js', '@modelcontextprotocol/sdk/client/auth.js', 'p-retry', 'eventemitter3', 'idb-keyval', 'eventsource-parser'],
+    include: ['@modelcontextprotocol/sdk/client/index.js', '@modelcontextprotocol/sdk/types.js', '@modelcontextprotocol/sdk/client/auth.js', '@modelcontextprotocol/sdk/validation/ajv', 'p-retry', 'eventemitter3', 'idb-keyval', 'eventsource-parser'],
   },
   test: {
     name: 'chromium',
