@@ -20,8 +20,10 @@ const CROWDS = [
   'test/storage/redis-contract.*.test.ts',
   'test/bad-servers/*flood*.test.ts',
 ];
-/** What runs for minutes: with a command of its own (`npm run test:proof`). */
-const PROOF = ['test/faults/{soak,planted}.test.ts', 'test/model/model.test.ts', 'test/fuzz/*.test.ts', 'test/leaks/*.test.ts'];
+/** What needs the whole machine: one after another, at the end. */
+const PROOF = ['test/faults/{soak,planted}.test.ts', 'test/fuzz/*.test.ts', 'test/leaks/*.test.ts'];
+/** What takes as long as one likes: with a command of its own (`npm run models`). */
+const MODELS = ['test/model/model.test.ts'];
 
 /** Tests on Node; those of a later `order` begin when the earlier ones are done. */
 const onNode = (name: string, include: string[], order: { groupOrder: number; maxWorkers: number }, exclude: string[] = []) => ({
@@ -66,11 +68,12 @@ export default defineConfig({
     // A real Redis; the tests have its URL by inject('redisUrl'). And what they run in processes of their own, ready to run.
     globalSetup: ['test/support/redis.ts', 'test/support/bundles.ts'],
     projects: [
-      onNode('node', ['test/**/*.test.ts'], { groupOrder: 0, maxWorkers }, [...CROWDS, ...PROOF]),
+      onNode('node', ['test/**/*.test.ts'], { groupOrder: 0, maxWorkers }, [...CROWDS, ...PROOF, ...MODELS]),
       onNode('crowds', CROWDS, { groupOrder: 1, maxWorkers: 1 }),
       ...(chromium === undefined ? [] : [browser]),
-      // `npm test` leaves it out.
       onNode('proof', PROOF, { groupOrder: 2, maxWorkers: 1 }),
+      // `npm test` leaves it out.
+      onNode('models', MODELS, { groupOrder: 3, maxWorkers: 1 }),
     ],
   },
 });

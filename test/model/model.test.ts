@@ -3,7 +3,7 @@ import { holds } from './replay.ts';
 import { KINDS, promises } from './worlds.ts';
 
 /**
- * As worlds.test.ts, with more of them. `MODEL_RUNS=10000 npx vitest run --project proof test/model/model.test.ts` takes so many new ones
+ * As worlds.test.ts, with more of them. `MODEL_RUNS=10000 npx vitest run --project models` takes so many new ones
  * of each kind, or with `FC_SEED=7` always the same.
  */
 test.each(KINDS)('%s', { timeout: 3_600_000 }, async (name, kind) => {
