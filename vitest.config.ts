@@ -11,8 +11,9 @@ const chromium = await findChromium();
 
 /** A machine that does much else besides is no failure of the code: these only end what hangs. */
 const patience = { testTimeout: 60_000, hookTimeout: 60_000 };
-// Most of the time of a test is waiting, for processes, timers and disks: on a machine with two cores two files fit side by side.
-const maxWorkers = Math.max(2, availableParallelism() - 1);
+// Most of the time of a test is waiting, for processes, timers and disks: on a machine with two cores three files fit side by side, of
+// which one may be a fuzzer, which takes what the others leave.
+const maxWorkers = Math.max(3, availableParallelism() - 1);
 /** Many processes at a time, whose stores and locks have to be served in time: one file after another, when the others are done. */
 const CROWDS = [
   'test/session/{sharing,fleet-redis}.test.ts',
@@ -21,7 +22,7 @@ const CROWDS = [
   'test/bad-servers/*flood*.test.ts',
 ];
 /** What needs the whole machine: one after another, at the end. */
-const PROOF = ['test/faults/{soak,planted}.test.ts', 'test/fuzz/*.test.ts', 'test/leaks/*.test.ts'];
+const PROOF = ['test/faults/{soak,planted}.test.ts', 'test/leaks/*.test.ts'];
 /** What takes as long as one likes: with a command of its own (`npm run models`). */
 const MODELS = ['test/model/model.test.ts'];
 

@@ -1,8 +1,12 @@
+import { constants, setPriority } from 'node:os';
 import { expect, it } from 'vitest';
 import { record } from './recorded.ts';
 import { fuzzRecords } from './records.ts';
 
 /** A part of what `npm run fuzz` does without an end: the same 20,000 each time. */
+
+// It needs nothing but time, and most tests beside it are waiting: it takes what they leave.
+setPriority(constants.priority.PRIORITY_LOW);
 it('20,000 changed records: the session is taken up, or a new one is started with one warning, and nothing else happens', { timeout: 600_000 }, async () => {
   const recording = await record();
   // The first one has everything that a session can keep.

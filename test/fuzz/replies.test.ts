@@ -1,8 +1,12 @@
+import { constants, setPriority } from 'node:os';
 import { beforeAll, expect, it } from 'vitest';
 import { type Recording, record } from './recorded.ts';
 import { fuzzReplies } from './replies.ts';
 
 /** A part of what `npm run fuzz` does without an end: the same 20,000 each time. */
+
+// It needs nothing but time, and most tests beside it are waiting: it takes what they leave.
+setPriority(constants.priority.PRIORITY_LOW);
 
 let recording: Recording;
 beforeAll(async () => void (recording = await record()), 60_000);
