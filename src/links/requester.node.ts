@@ -1,5 +1,6 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
+import type { Duplex } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { urlToHttpOptions } from 'node:url';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic, UnreadableError } from './requester.ts';
@@ -10,6 +11,38 @@ import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Tr
  */
 const IDLE_SOCKET = 4000;
 
+/** When a socket in a pool was last used, on the clock of `performance.now()`. */
+const idleSince = new WeakMap<object, number>();
+
+class HttpAgent extends http.Agent {
+  override keepSocketAlive(socket: Duplex): void {
+    idleSince.set(socket, performance.now());
+    return super.keepSocketAlive(socket);
+  }
+}
+
+class HttpsAgent extends https.Agent {
+  override keepSocketAlive(socket: Duplex): void {
+    idleSince.set(socket, performance.now());
+    return super.keepSocketAlive(socket);
+  }
+}
+
+/**
+ * Gives up sockets whose time is over. The agent has timers for that; but a program that was busy for long makes its next request before
+ * they fire, and it would go out on a socket that the server has closed.
+ */
+function weed({ freeSockets }: http.Agent): void {
+  const over = performance.now() - IDLE_SOCKET;
+  for (const name in freeSockets) {
+    for (const socket of freeSockets[name] ?? []) {
+      // The oldest come first.
+      if ((idleSince.get(socket) ?? over) >= over) break;
+      socket.destroy();
+    }
+  }
+}
+
 /** A requester over node:http and node:https, with connections kept alive and no time limit of its own. */
 export function nodeRequester(): Requester {
   const options: http.AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET, scheduling: 'lifo' };
@@ -18,7 +51,7 @@ export function nodeRequester(): Requester {
   return {
     traffic,
     request: (request) => {
-      agents ??= { http: new http.Agent(options), https: new https.Agent(options) };
+      agents ??= { http: new HttpAgent(options), https: new HttpsAgent(options) };
       return send(request, agents, traffic);
     },
     close() {
@@ -37,7 +70,9 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
       return;
     }
     const secure = url.protocol === 'https:';
-    const outgoing: http.RequestOptions = { ...placeOf(url), method, headers, agent: secure ? agents.https : agents.http };
+    const agent = secure ? agents.https : agents.http;
+    weed(agent);
+    const outgoing: http.RequestOptions = { ...placeOf(url), method, headers, agent };
     let request: http.ClientRequest;
     try {
       request = secure ? https.request(outgoing) : http.request(outgoing);

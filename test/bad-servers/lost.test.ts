@@ -52,7 +52,7 @@ describe.each(REQUESTERS)('404 after every re-initialization over %s', (_request
     await using server = await startBad(badFor('notifications/initialized', (_, res) => res.writeHead(404).end()));
     await using heard = clientOf(server, { ...over, store: memoryStore() });
 
-    expect(await failureOf(heard.client.connect(), 0)).toMatchObject({ code: 'REFUSED', status: 404 });
+    expect(await failureOf(heard.client.connect(), 0)).toMatchObject({ code: 'SESSION_LOST' });
 
     expect(server.requests('initialize')).toHaveLength(1);
     server.bad = () => GOOD;

@@ -146,8 +146,7 @@ describe('a callId', () => {
     await work(await quiet(server.url, { store }), 'taken');
     const client = await quiet(server.url, { store });
     await server.clearRequests();
-    for (const call of [work(client, 'taken', {}, { ms: 1 }), say(client, 'look', { nonce: 'taken' }, { callId: 'taken' })]) {
-      const error = await failure(call);
+    for (const error of await Promise.all([failure(work(client, 'taken', {}, { ms: 1 })), failure(say(client, 'look', { nonce: 'taken' }, { callId: 'taken' }))])) {
       expect(error).toBeInstanceOf(TypeError);
       expect(error.message).toMatch(/"taken" was used for another call/);
     }

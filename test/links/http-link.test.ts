@@ -393,6 +393,23 @@ describe.each([
       expect(outcomes.map(({ messages }) => messages)).toEqual(Array.from({ length: 10 }, (_, id) => [result(id)]));
     });
 
+    test.skipIf(overFetch)('goes over a new connection where the last one was idle for too long, though the program was too busy for timers', async () => {
+      const server = await scripted((_, res) => void res.writeHead(200, JSON_TYPE).end(JSON.stringify(result(1))));
+      const session = link(server.url);
+      await send(session);
+      await send(session);
+      expect(server.connections).toBe(1);
+      // The socket goes into the pool in a later turn than the end of the answer.
+      await new Promise((resolve) => void setImmediate(resolve));
+
+      const now = performance.now.bind(performance);
+      const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 4001);
+      cleanUps.push(() => clock.mockRestore());
+
+      expect((await send(session)).messages).toEqual([result(1)]);
+      expect(server.connections).toBe(2);
+    });
+
     test('may take longer than an idle connection is kept', async () => {
       const server = await scripted((_, res) => {
         res.writeHead(200, SSE).flushHeaders();

@@ -334,7 +334,7 @@ describe('the fixture server', () => {
   test('cuts every connection', async () => {
     const headers = await session(server.url);
     const stream = await fetch(server.url, { headers: { ...headers, accept } });
-    const working = await post(server.url, call(1, 'work', { nonce: 'uncut', ms: 30 }), headers);
+    const working = await post(server.url, call(1, 'work', { nonce: 'uncut', ms: 1000 }), headers);
     await waitFor(() => run(server, 'uncut'));
     await server.cut();
     await untilCut(stream);
