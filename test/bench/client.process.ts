@@ -8,6 +8,7 @@ const client = await contender(process.argv[2] as ContenderName);
 const gc = (globalThis as { gc?: () => void }).gc ?? (() => {});
 const held: Connection[] = [];
 let connection: Connection | undefined;
+let begun: Promise<{ readonly at: number; readonly answered: boolean }>[] = [];
 
 let collections = 0;
 new PerformanceObserver((list) => (collections += list.getEntries().length)).observe({ entryTypes: ['gc'] });
@@ -102,6 +103,93 @@ const controls = {
     const time = performance.now() - start;
     await one.close();
     return time;
+  },
+
+  /** One call and no more, in ms. */
+  once: async ({ url, options }: { url: string; options?: ContenderOptions }) => {
+    const start = performance.now();
+    if (client.once) await client.once(url, 'echo', 'Hello, world!', options);
+    else {
+      const one = await client.connect(url, options);
+      await one.call('echo', 'Hello, world!');
+      await one.close();
+    }
+    return performance.now() - start;
+  },
+
+  /** The session's id, for others to take it up by hand. */
+  session: () => connection?.sessionId,
+
+  /** Begins so many calls of a tool that lasts. {@link settle} tells what becomes of them. */
+  begin: ({ tool, count }: { tool: string; count: number }) => {
+    const to = connected();
+    begun = Array.from({ length: count }, (_, i) =>
+      to.call(tool, `begun ${i}`).then(
+        () => ({ at: Date.now(), answered: true }),
+        () => ({ at: Date.now(), answered: false }),
+      ),
+    );
+  },
+
+  /** How many were answered within so many ms, how many failed, and when the last of these settled (Unix time in ms). */
+  settle: async (within: number) => {
+    const late = sleep(within, undefined, { ref: false });
+    const all = await Promise.all(begun.map((each) => Promise.race([each, late])));
+    const settled = all.filter((each) => each !== undefined);
+    const answered = settled.filter((each) => each.answered).length;
+    return { answered, failed: settled.length - answered, at: Math.max(0, ...settled.map(({ at }) => at)) };
+  },
+
+  /** A call every so many ms. Says what became of each, and when each was answered (Unix time in ms). Those that nobody answers are given up at the end. */
+  pace: async ({ count, every }: { count: number; every: number }) => {
+    const to = connected();
+    const over = new AbortController();
+    const answeredAt: number[] = [];
+    let failed = 0;
+    const calls: Promise<void>[] = [];
+    for (let i = 0; i < count; i++) {
+      calls.push(
+        to.call('echo', `paced ${i}`, over.signal).then(
+          () => void answeredAt.push(Date.now()),
+          () => void failed++,
+        ),
+      );
+      await sleep(every);
+    }
+    const timer = setTimeout(() => over.abort(new Error('nobody answered it')), 5000);
+    await Promise.all(calls);
+    clearTimeout(timer);
+    return { failed, answeredAt };
+  },
+
+  /** Makes so many calls that nobody answers, and says what one of them takes, in bytes, and how many timers they have. */
+  pending: async (count: number) => {
+    const to = connected();
+    const over = new AbortController();
+    const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    await sleep(100);
+    gc();
+    const before = { used: used(), timers: timers() };
+    const calls = Array.from({ length: count }, () => to.call('hang', '', over.signal).catch(() => {}));
+    await sleep(1500);
+    gc();
+    const after = { used: used(), timers: timers() };
+    over.abort(new Error('it was enough'));
+    await Promise.all(calls);
+    return { bytes: (after.used - before.used) / count, timers: after.timers - before.timers };
+  },
+
+  /** All clients that are held make so many calls at once. */
+  crowd: async (each: number) => {
+    const start = performance.now();
+    const settled = await Promise.allSettled(held.flatMap((one) => Array.from({ length: each }, () => one.call('echo', 'Hello, world!'))));
+    const failed = settled.filter(({ status }) => status === 'rejected').length;
+    return { time: performance.now() - start, failed };
+  },
+
+  /** Lets go of the clients that are held. */
+  release: async () => {
+    await Promise.all(held.splice(0).map((each) => each.close()));
   },
 
   /** Holds so many clients that do nothing, and says what one takes, in bytes. */

@@ -1,12 +1,19 @@
-import { connect } from 'mcp-reprise';
-import type { Contender } from './contender.ts';
+import { callTool, connect, type ConnectOptions } from 'mcp-reprise';
+import type { Contender, ContenderOptions } from './contender.ts';
+
+/** Loaded only by those who keep a session. */
+async function settings({ storeAt, ours }: ContenderOptions): Promise<ConnectOptions | undefined> {
+  if (storeAt === undefined) return ours;
+  const { fileStore } = await import('mcp-reprise/node');
+  return { ...ours, store: fileStore(storeAt) };
+}
 
 /** As our README has it: no option is set that a measure does not need. */
 export const ours: Contender = {
   async connect(url, options = {}) {
-    const client = await connect(url, options.ours);
+    const client = await connect(url, await settings(options));
     return {
-      call: (name, text) => client.callTool({ name, arguments: { text } }),
+      call: (name, text, signal) => client.callTool({ name, arguments: { text } }, undefined, signal && { signal }),
       listTools: () => client.listTools(),
       close: () => client.close(),
       batch: (texts) => client.batch(texts.map((text) => ({ method: 'tools/call', params: { name: 'echo', arguments: { text } } }) as const), { wire: 'array' }),
@@ -15,4 +22,5 @@ export const ours: Contender = {
       },
     };
   },
+  once: async (url, tool, text, options = {}) => callTool(url, tool, { text }, await settings(options)),
 };

@@ -10,7 +10,7 @@ export const sdk: Contender = {
     const client = new Client({ name: 'bench', version: '1.0.0' });
     await client.connect(transport as Transport);
     return {
-      call: (name, text) => client.callTool({ name, arguments: { text } }),
+      call: (name, text, signal) => client.callTool({ name, arguments: { text } }, undefined, signal && { signal }),
       listTools: () => client.listTools(),
       close: async () => {
         await transport.terminateSession();

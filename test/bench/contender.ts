@@ -6,8 +6,8 @@ export type ContenderName = (typeof CONTENDERS)[number];
 
 /** A client that is connected. */
 export interface Connection {
-  /** Calls a tool; resolves with its result. */
-  call(tool: string, text: string): Promise<unknown>;
+  /** Calls a tool; resolves with its result. The floor knows no `signal`. */
+  call(tool: string, text: string, signal?: AbortSignal): Promise<unknown>;
   listTools(): Promise<unknown>;
   /** Ends the session (DELETE), or keeps it where it is stored. */
   close(): Promise<void>;
@@ -18,11 +18,15 @@ export interface Connection {
 
 export interface Contender {
   connect(url: string, options?: ContenderOptions): Promise<Connection>;
+  /** One call and no more. Without it: connect, call and close. */
+  once?(url: string, tool: string, text: string, options?: ContenderOptions): Promise<unknown>;
 }
 
 export interface ContenderOptions {
   /** A session that is taken up by hand: the SDK and the floor know no other way. */
   readonly sessionId?: string | undefined;
+  /** For ours: the directory of a file store. */
+  readonly storeAt?: string | undefined;
   /** For ours. */
   readonly ours?: ConnectOptions | undefined;
 }

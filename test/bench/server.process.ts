@@ -22,10 +22,19 @@ const TOOLS = ['echo', 'hang', 'look', 'work'].map((name) => ({
   inputSchema: { type: 'object', properties: { text: { type: 'string' } }, required: ['text'] },
 }));
 
+interface Held {
+  readonly answer: object;
+  res: ServerResponse;
+}
+
 const sessions = new Set<string>();
 const sockets = new Set<Socket>();
 /** How often each text was echoed: a call that ran twice is seen. Off unless asked for, because it grows. */
 let runs: Map<string, number> | undefined;
+/** Answers that are held back until they are released, by the id of their stream's first event; without an event store nobody can come back for them. */
+const holding = new Map<string, Held>();
+let eventStore = false;
+let streams = 0;
 let opened = 0;
 let peak = 0;
 let requests = 0;
@@ -34,7 +43,7 @@ const server = createServer((req, res) => {
   requests++;
   if (req.method === 'POST') read(req, (body) => post(req, res, body));
   else if (!known(req)) refuse(res);
-  else if (req.method === 'GET') res.writeHead(200, STREAM).flushHeaders();
+  else if (req.method === 'GET') listenTo(req, res);
   else {
     sessions.delete(req.headers['mcp-session-id'] as string);
     res.writeHead(200).end();
@@ -77,9 +86,25 @@ function post(req: IncomingMessage, res: ServerResponse, body: string): void {
     return;
   }
   const answers = (Array.isArray(message) ? message : [message]).filter(({ id, method }) => id !== undefined && method !== undefined).map(answer);
-  if (answers.length === 0) res.writeHead(202).end();
+  if (!Array.isArray(message) && message.params?.name === 'hold') hold(message, res);
+  else if (answers.length === 0) res.writeHead(202).end();
   else if (answers.includes(undefined)) res.writeHead(200, STREAM).flushHeaders();
   else res.writeHead(200, STREAM).end(answers.map(event).join(''));
+}
+
+/** A stream whose answer is to be released. */
+function hold(message: Message, res: ServerResponse): void {
+  const stream = `held_${++streams}`;
+  holding.set(stream, { answer: answer(message) ?? {}, res });
+  res.writeHead(200, STREAM).flushHeaders();
+  if (eventStore) res.write(`id: ${stream}\ndata:\n\n`);
+}
+
+/** The session's own stream, or that of an answer which is taken up again. */
+function listenTo(req: IncomingMessage, res: ServerResponse): void {
+  res.writeHead(200, STREAM).flushHeaders();
+  const held = holding.get(String(req.headers['last-event-id']));
+  if (held) held.res = res;
 }
 
 /** `undefined`: none, ever. */
@@ -116,6 +141,30 @@ const controls = {
   drop: () => {
     for (const socket of sockets) socket.destroy();
   },
+  /** Whether answers that are held back can be had after their connection broke. */
+  events: (on: boolean) => {
+    eventStore = on;
+  },
+  /** How many answers are held back. */
+  held: () => holding.size,
+  /** Breaks all connections; returns when (Unix time in ms). What is held back is released as soon as somebody comes back for it. */
+  cut: () => {
+    const at = Date.now();
+    for (const socket of sockets) socket.resetAndDestroy();
+    for (const [stream, held] of holding) {
+      if (!eventStore) continue;
+      const broken = held.res;
+      const timer = setInterval(() => {
+        if (held.res === broken) return;
+        clearInterval(timer);
+        holding.delete(stream);
+        held.res.end(`id: ${stream}_1\n${event(held.answer)}`);
+      }, 1);
+    }
+    return at;
+  },
+  /** Nothing is held back any more. */
+  let: () => holding.clear(),
   forget: () => sessions.clear(),
   watch: () => {
     runs = new Map();

@@ -1,24 +1,5 @@
-import { CONTENDERS, type ContenderName } from '../contender.ts';
-import type { ClientControls } from '../client.process.ts';
-import { startClient } from '../lab.ts';
-import type { Remote } from '../remote.ts';
-import { atLeast, atMost, type Bench, type Trial } from '../trial.ts';
-
-type Clients = Record<ContenderName, Remote<ClientControls>>;
-
-/** A client of each, warm: what a call costs is measured, not what the first ones do. */
-async function warmClients({ server }: Bench, flags: string[] = [], calls = 1000): Promise<Clients> {
-  const clients = Object.fromEntries(CONTENDERS.map((name) => [name, startClient(name, flags)])) as Clients;
-  for (const client of Object.values(clients)) {
-    await client.ask('connect', { url: server.url });
-    await client.ask('load', { count: calls, inFlight: 16 });
-  }
-  return clients;
-}
-
-async function endClients(clients: Clients): Promise<void> {
-  for (const client of Object.values(clients)) await client.child.kill();
-}
+import { atLeast, atMost, type Trial } from '../trial.ts';
+import { endClients, warmClients } from './clients.ts';
 
 const sequential: Trial = {
   name: 'sequential',

@@ -1,0 +1,25 @@
+import type { ClientControls } from '../client.process.ts';
+import { CONTENDERS, type ContenderName } from '../contender.ts';
+import { startClient } from '../lab.ts';
+import type { Remote } from '../remote.ts';
+import type { Bench } from '../trial.ts';
+
+export type Clients = Record<ContenderName, Remote<ClientControls>>;
+
+export function startClients(flags: string[] = []): Clients {
+  return Object.fromEntries(CONTENDERS.map((name) => [name, startClient(name, flags)])) as Clients;
+}
+
+/** A client of each, warm: what a call costs is measured, not what the first ones do. */
+export async function warmClients({ server }: Bench, flags: string[] = [], calls = 1000): Promise<Clients> {
+  const clients = startClients(flags);
+  for (const client of Object.values(clients)) {
+    await client.ask('connect', { url: server.url });
+    await client.ask('load', { count: calls, inFlight: 16 });
+  }
+  return clients;
+}
+
+export async function endClients(clients: Clients): Promise<void> {
+  for (const client of Object.values(clients)) await client.child.kill();
+}

@@ -1,0 +1,160 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { runOnce, startClient } from '../lab.ts';
+import { atMost, type Bench, type Trial } from '../trial.ts';
+import { endClients, startClients } from './clients.ts';
+
+/** Whoever comes next has to open a connection; and those who had one have heard of its end. */
+async function chill({ server, far }: Bench): Promise<void> {
+  await server.remote.ask('drop');
+  await far.remote.ask('drop');
+  await sleep(30);
+}
+
+/** Two round trips: one for the connection, one for the call. */
+const TWO_TRIPS = atMost(1.05 * 100);
+
+
+/** From nothing to the first answer, in a process that has done so before. */
+function fresh(far: boolean): Trial {
+  return {
+    name: far ? 'fresh-50ms' : 'fresh',
+    rounds: { quick: 7, full: 25 },
+    figures: [
+      {
+        key: 'time',
+        title: `fresh connect to first answer${far ? ', 50 ms round trip' : ''}`,
+        unit: 'ms',
+        goal: far ? '≤ 0.7' : '≤ 0.6',
+        met: atMost(far ? 0.7 : 0.6),
+      },
+    ],
+    async begin(bench) {
+      const { url } = far ? bench.far : bench.server;
+      const clients = startClients();
+      for (const client of Object.values(clients)) for (let i = 0; i < 10; i++) await client.ask('fresh', { url: bench.server.url });
+      return {
+        async sample(who) {
+          await chill(bench);
+          return { time: await clients[who].ask('fresh', { url }) };
+        },
+        end: () => endClients(clients),
+      };
+    },
+  };
+}
+
+/** A new process that finds a session: ours in a file, the others by an id that is given to them. */
+function stored(list: boolean): Trial {
+  const name = list ? 'stored-list' : 'stored';
+  return {
+    name,
+    rounds: { quick: 5, full: 15 },
+    figures: [
+      {
+        key: 'time',
+        title: `new process, stored session, 50 ms: first answer${list ? ', with the list of tools' : ''}`,
+        unit: 'ms',
+        as: 'value',
+        goal: '≤ 105 ms',
+        met: TWO_TRIPS,
+      },
+    ],
+    async begin(bench) {
+      const { url } = bench.far;
+      const holder = startClient('floor');
+      const directory = await mkdtemp(join(tmpdir(), 'mcp-reprise-bench-'));
+      const mine = startClient('ours');
+      await mine.ask('fresh', { url, options: { storeAt: directory }, list: true });
+      await mine.child.kill();
+      return {
+        async sample(who) {
+          // Whoever takes it up by hand ends it when it leaves.
+          await holder.ask('connect', { url: bench.server.url });
+          const sessionId = await holder.ask('session');
+          await chill(bench);
+          const client = startClient(who);
+          try {
+            const options = who === 'ours' ? { storeAt: directory } : { sessionId };
+            return { time: await client.ask('fresh', { url, options, list }) };
+          } finally {
+            await client.child.kill();
+          }
+        },
+        async end() {
+          await holder.child.kill();
+          await rm(directory, { recursive: true, force: true });
+        },
+      };
+    },
+  };
+}
+
+/** A call and nothing else, with all that goes before and after it. */
+const oneOff: Trial = {
+  name: 'one-off',
+  rounds: { quick: 5, full: 15 },
+  contenders: ['sdk', 'ours'],
+  figures: [
+    { key: 'fresh', title: 'one-off call, 50 ms round trip', unit: 'ms', goal: '≤ 0.72', met: atMost(0.72) },
+    { key: 'stored', title: 'one-off call with a store, 50 ms round trip', unit: 'ms', goal: '≤ 0.35', met: atMost(0.35) },
+  ],
+  async begin(bench) {
+    const { url } = bench.far;
+    const clients = startClients();
+    const directory = await mkdtemp(join(tmpdir(), 'mcp-reprise-bench-'));
+    for (const [who, client] of Object.entries(clients)) {
+      for (let i = 0; i < 10; i++) await client.ask('once', { url: bench.server.url });
+      if (who === 'ours') await client.ask('once', { url, options: { storeAt: directory } });
+    }
+    return {
+      async sample(who) {
+        await chill(bench);
+        const time = await clients[who].ask('once', { url });
+        if (who !== 'ours') return { fresh: time, stored: time };
+        await chill(bench);
+        return { fresh: time, stored: await clients.ours.ask('once', { url, options: { storeAt: directory } }) };
+      },
+      async end() {
+        await endClients(clients);
+        await rm(directory, { recursive: true, force: true });
+      },
+    };
+  },
+};
+
+const program: Trial = {
+  name: 'program',
+  rounds: { quick: 7, full: 25 },
+  figures: [{ key: 'time', title: 'new process, from its start to its exit, one call', unit: 'ms', goal: '≤ 0.8', met: atMost(0.8) }],
+  async begin({ server }) {
+    return { sample: async (who) => ({ time: await runOnce(who, server.url) }), end: async () => {} };
+  },
+};
+
+/** Many calls as JSON arrays: the SDK has none, so that it makes them one by one. */
+const batch: Trial = {
+  name: 'batch',
+  rounds: { quick: 5, full: 15 },
+  contenders: ['sdk', 'ours'],
+  figures: [{ key: 'time', title: '1,000 calls: JSON arrays (ours), one by one (bare SDK)', unit: 'ms', goal: '≤ 0.12', met: atMost(0.12) }],
+  async begin({ server }) {
+    const clients = startClients();
+    for (const who of ['sdk', 'ours'] as const) {
+      await clients[who].ask('connect', { url: server.url });
+      await clients[who].ask('load', { count: 1000, inFlight: 16 });
+    }
+    return {
+      async sample(who) {
+        if (who === 'ours') return clients.ours.ask('batch', 1000);
+        const { time } = await clients[who].ask('burst', 1000);
+        return { time };
+      },
+      end: () => endClients(clients),
+    };
+  },
+};
+
+export const connectTrials: readonly Trial[] = [fresh(false), fresh(true), stored(false), stored(true), oneOff, program, batch];

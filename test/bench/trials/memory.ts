@@ -1,0 +1,117 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startClient } from '../lab.ts';
+import { atMost, type Trial } from '../trial.ts';
+
+const GC = ['--expose-gc'];
+/** An idle connection is given up by then, in ms. */
+const IDLE = 5000;
+
+const idle: Trial = {
+  name: 'idle',
+  rounds: { quick: 1, full: 5 },
+  figures: [
+    { key: 'kib', title: 'memory of an idle client, of 1,000', unit: 'KiB', goal: '≤ 0.8', met: atMost(0.8) },
+    { key: 'sockets', title: 'sockets of these, where nothing is listened to', unit: '', as: 'value', goal: '0', met: atMost(0) },
+  ],
+  async begin({ server: { url, remote } }) {
+    return {
+      async sample(who) {
+        const client = startClient(who, GC);
+        try {
+          await remote.ask('drop');
+          const bytes = await client.ask('idle', { url, count: 1000, options: { ours: { listen: false } } });
+          await sleep(IDLE);
+          const { sockets } = await remote.ask('count');
+          return { kib: bytes / 1024, sockets };
+        } finally {
+          await client.child.kill();
+        }
+      },
+      end: async () => {},
+    };
+  },
+};
+
+const pending: Trial = {
+  name: 'pending',
+  rounds: { quick: 3, full: 9 },
+  contenders: ['sdk', 'ours'],
+  figures: [
+    { key: 'kib', title: 'memory of a call that waits, of 1,000, with its share of the connections', unit: 'KiB', goal: '≤ 1.2', met: atMost(1.2) },
+    { key: 'timers', title: 'timers of these', unit: '', as: 'value', goal: '≤ 20', met: atMost(20) },
+  ],
+  async begin({ server: { url } }) {
+    return {
+      async sample(who) {
+        const client = startClient(who, GC);
+        try {
+          await client.ask('connect', { url });
+          await client.ask('load', { count: 2000, inFlight: 64 });
+          const { bytes, timers } = await client.ask('pending', 1000);
+          return { kib: bytes / 1024, timers };
+        } finally {
+          await client.child.kill();
+        }
+      },
+      end: async () => {},
+    };
+  },
+};
+
+/** Whether a call costs more after many calls than after few. */
+const growth: Trial = {
+  name: 'growth',
+  rounds: { quick: 1, full: 1 },
+  contenders: ['ours'],
+  figures: [
+    { key: 'slower', title: 'CPU of a call after many calls to that after 1,000', unit: '', as: 'value', goal: '≤ 1.1', met: atMost(1.1) },
+    { key: 'grown', title: 'memory that these calls have left', unit: 'KiB', as: 'value', goal: '≤ 512 KiB', met: atMost(512) },
+  ],
+  async begin({ server: { url }, quick }) {
+    return {
+      async sample(who) {
+        const client = startClient(who, GC);
+        try {
+          await client.ask('connect', { url });
+          // Until all of it is compiled: that is no growth.
+          await client.ask('load', { count: 5000, inFlight: 64 });
+          const { cpu: early } = await client.ask('load', { count: 5000, inFlight: 64 });
+          const before = await client.ask('memory');
+          await client.ask('load', { count: quick ? 20_000 : 1_000_000, inFlight: 64 });
+          const after = await client.ask('memory');
+          const { cpu: late } = await client.ask('load', { count: 5000, inFlight: 64 });
+          return { slower: late / early, grown: (after - before) / 1024 };
+        } finally {
+          await client.child.kill();
+        }
+      },
+      end: async () => {},
+    };
+  },
+};
+
+const crowd: Trial = {
+  name: 'crowd',
+  rounds: { quick: 1, full: 3 },
+  contenders: ['sdk', 'ours'],
+  figures: [
+    { key: 'time', title: '1,000 sessions of one process, 10,000 calls in flight', unit: 'ms', goal: '≤ 1', met: atMost(1) },
+    { key: 'failed', title: 'of these failed', unit: '', as: 'value', goal: '0', met: atMost(0) },
+  ],
+  async begin({ server: { url } }) {
+    return {
+      async sample(who) {
+        const client = startClient(who, GC);
+        try {
+          await client.ask('idle', { url, count: 1000 });
+          return await client.ask('crowd', 10);
+        } finally {
+          await client.child.kill();
+        }
+      },
+      end: async () => {},
+    };
+  },
+};
+
+export const memoryTrials: readonly Trial[] = [idle, pending, growth, crowd];
