@@ -191,7 +191,7 @@ export class ResilientClient extends Client {
     const timeout = options?.timeout ?? this.#options.timeout?.connect ?? DEFAULTS.timeout.connect;
     const connectBy = performance.now() + timeout;
     // The SDK does not wait for the close that follows a failed connect.
-      await this.#left(timeout);
+    await this.#left(connectBy, timeout);
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
     this.#session.connectBy = connectBy;
     // The SDK listens to a signal during the first half of the handshake only.
@@ -201,7 +201,7 @@ export class ResilientClient extends Client {
       await attach().catch(async (error: unknown) => {
         // What the SDK says of a handshake that it cannot use. Anything else, a close() among it, has a code.
         if (signal?.aborted || 'code' in (error as Error)) throw error;
-        await this.#left(timeout);
+        await this.#left(connectBy, timeout);
         if (!this.#session.disown()) throw error;
         await attach();
       });
@@ -215,9 +215,9 @@ export class ResilientClient extends Client {
   }
 
   /** Waits for the close that may be under way. Whoever closes meanwhile means the connection that is to come: nothing else could end that. */
-  async #left(timeout: number): Promise<void> {
+  async #left(by: number, timeout: number): Promise<void> {
     const departures = this.#departures;
-    await within(this.#leaving, timeout, () => stillLeaving(timeout));
+    await within(this.#leaving, Math.max(0, by - performance.now()), () => stillLeaving(timeout));
     if (this.#departures !== departures) throw new ClosedError('The client was closed while it was about to connect.', { advice: 'Nothing was sent.', outcome: 'not-sent' });
   }
 
