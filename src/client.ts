@@ -194,6 +194,7 @@ export class ResilientClient extends Client {
     await this.#left(connectBy, timeout);
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
     this.#session.connectBy = connectBy;
+    this.#planner.connectTimeout = timeout;
     // The SDK listens to a signal during the first half of the handshake only.
     const release = signal ? onAbort(signal, () => void this.close()) : () => {};
     const attach = (): Promise<void> => this.#attach({ ...options, timeout: Math.max(1, Math.ceil(connectBy - performance.now())), ...(signal ? { signal } : {}) });

@@ -26,6 +26,8 @@ interface PlanContext {
 
 /** Makes of a request of the SDK, with its options and those of the client, what the calls below understand. */
 export class Planner {
+  /** The whole time of the connect that is under way, in ms. */
+  connectTimeout: number | undefined;
   readonly #context: PlanContext;
   /** What the calls of a batch have in common, by the options that they are made with. */
   readonly #batches = new WeakMap<CallOptions, BatchContext>();
@@ -89,10 +91,11 @@ export class Planner {
     return { safe, shared: safe && (marked === true || this.#context.tools.isReadOnly(name)) };
   }
 
-  #limits(isHandshake: boolean, timeout: number | undefined, maxTotalTimeout: number | undefined, batch: BatchContext | undefined): { call: number; total: number; batchTimeout?: number } {
+  #limits(isHandshake: boolean, timeout: number | undefined, maxTotalTimeout: number | undefined, batch: BatchContext | undefined): { call: number; total: number; batchTimeout?: number; connectTimeout?: number | undefined } {
     const { connect, call: usual, total } = { ...DEFAULTS.timeout, ...this.#context.options.timeout };
     const call = timeout ?? (isHandshake ? connect : usual);
     const all = maxTotalTimeout ?? (isHandshake ? call : Math.max(call, total));
+    if (isHandshake) return { call, total: all, connectTimeout: this.connectTimeout };
     if (!batch) return { call, total: all };
     const left = Math.max(1, batch.endsAt - performance.now());
     return left < all ? { call, total: left, batchTimeout: batch.timeout } : { call, total: all };

@@ -45,6 +45,8 @@ export interface CallSpec extends DeadlineOptions {
   turn(): boolean;
   /** The time of the batch that it belongs to, in ms, where that sets the total. */
   readonly batchTimeout?: number;
+  /** The whole time of the connect that a handshake belongs to, in ms: what it has itself is what was left of that. */
+  readonly connectTimeout?: number | undefined;
   readonly durable: { readonly calls: DurableCalls; readonly call: DurableCall; revive(answer: Answer): unknown } | undefined;
   send(attempt: Attempt): Promise<unknown>;
 }
@@ -357,7 +359,7 @@ function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal'
   const { lastFailure } = flight;
   const setBy = over.by === 'total' ? 'timeout.total' : spec.method === 'initialize' ? 'timeout.connect' : 'timeout.call';
   const ofBatch = over.by === 'total' ? spec.batchTimeout : undefined;
-  const timeout = ofBatch ?? over.limit;
+  const timeout = ofBatch ?? spec.connectTimeout ?? over.limit;
   const within = ofBatch === undefined ? `${timeout} ms (${setBy})` : `the ${timeout} ms of its batch`;
   const last = lastFailure ? ` The last attempt failed: ${reasonOf(lastFailure)}` : '';
   return new DeadlineError(`${spec.what} was not answered within ${within}.`, { advice: became() + last, outcome, timeout, cause: lastFailure });

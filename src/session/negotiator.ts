@@ -1,6 +1,7 @@
 import type { InitializeRequest, JSONRPCNotification } from '@modelcontextprotocol/sdk/types.js';
 import { BadServerError, OutcomeUnknownError, SessionLostError, StoreError, UnreachableError } from '../errors.ts';
-import type { Connector, Link } from '../links/link.ts';
+import type { Connector, Ending, Link } from '../links/link.ts';
+import { isPermanent } from '../links/requester.ts';
 import { DEFAULTS, type SessionOptions } from '../options.ts';
 import type { Tell } from './events.ts';
 import { shakeHands } from './handshake.ts';
@@ -22,7 +23,7 @@ export const END_TIMEOUT = 2000;
 const LOOK: Backoff = { min: 50, max: 500, factor: 2, floor: 0.5 };
 /** Between handshakes that replace a lost session, however many calls ask for it. */
 export const RENEWAL: Backoff = { min: 100, max: 2000, factor: 2, floor: 0.5 };
-/** How often something that restores a session is asked for again: the calls wait for it. */
+/** How often something that opens or restores a session is said again: the calls wait for it. */
 const MOST_REPEATS = 3;
 /** Sessions known to be lost, at the most: the oldest are forgotten. */
 const MOST_LOST = 100;
@@ -278,7 +279,7 @@ export class Negotiator {
     timeout: number,
     message: JSONRPCNotification = { jsonrpc: '2.0', method: 'notifications/initialized' },
   ): Promise<ActiveSession> {
-    const ending = await this.#host.wire.post(session.link, message, timeout);
+    const ending = await this.#tell(session.link, message, scope, timeout);
     scope.throwIfAborted();
     if (ending.type === 'aborted') throw late('notifications/initialized', this.timeout);
     // Forgotten between the two halves: that is no word on the handshake, and another one may be made.
@@ -360,6 +361,18 @@ export class Negotiator {
         const { message } = result.reason as Error;
         this.#host.tell('warning', new Error(`a subscription or the log level could not be restored: ${message}`, { cause: result.reason }));
       } else if (has && request?.params && 'uri' in request.params) this.#keeper?.subscribe(String(request.params['uri']), true);
+    }
+  }
+
+  /** That a handshake is complete may be told twice. A connection that breaks at that moment is no reason to throw the session away. */
+  async #tell(link: Link, message: JSONRPCNotification, scope: AbortSignal, timeout: number): Promise<Ending> {
+    const deadline = performance.now() + timeout;
+    for (let tries = 0; ; tries++) {
+      const ending = await this.#host.wire.post(link, message, deadline - performance.now());
+      const broke = ending.type === 'cut' ? link.kind !== 'pipe' && !isPermanent(ending.error) : ending.type === 'not-sent' && !ending.permanent;
+      const delay = backoffDelay(RENEWAL, tries);
+      if (!broke || tries >= MOST_REPEATS || performance.now() + delay >= deadline) return ending;
+      await sleep(delay, scope);
     }
   }
 

@@ -6,6 +6,27 @@ import { clientOf, connected, echo, expectUsable, failureOf, REQUESTERS, startBa
 /** Makes a session whenever it is asked for one, and forgets it at once. */
 const forgetful: Badness = (asked, res) => (['initialize', 'notifications/initialized', 'DELETE'].includes(methodOf(asked)) ? GOOD : res.writeHead(404).end());
 
+describe.each(REQUESTERS)('a connection that is reset while the server is told that the handshake is complete, over %s', (_requester, over) => {
+  it('costs no session: it is told again', async () => {
+    await using server = await startBad();
+    let resets = 0;
+    server.bad = badFor('notifications/initialized', (_, res) => (resets++ < 2 ? void res.socket?.resetAndDestroy() : GOOD));
+    await using heard = await connected(server, over);
+    await expectUsable(server, heard.client);
+
+    expect(server.requests('initialize')).toHaveLength(1);
+    expect(server.requests('notifications/initialized')).toHaveLength(3);
+  });
+
+  it('each time is told of, within its time', async () => {
+    await using server = await startBad(badFor('notifications/initialized', (_, res) => void res.socket?.resetAndDestroy()));
+    await using heard = clientOf(server, over);
+
+    expect(await failureOf(heard.client.connect(), 10_000)).toMatchObject({ code: 'UNREACHABLE', outcome: 'not-sent', message: expect.stringContaining('broke off during the handshake') });
+    expect(server.requests('initialize')).toHaveLength(1);
+  });
+});
+
 describe.each(REQUESTERS)('404 after every re-initialization over %s', (_requester, over) => {
   it.each([true, false])('ends a call, after one replay, with an error that says what may be wrong; safe: %s', async (safe) => {
     await using server = await startBad();

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { waitFor } from '../support/wait.ts';
-import { badFor, echoed, event, JSON_TYPE, SSE } from './bad-server.ts';
+import { badFor, echoed, event, JSON_TYPE, methodOf, SSE } from './bad-server.ts';
 import { clientOf, connected, echo, expectUsable, failureOf, REQUESTERS, startBad } from './harness.ts';
 
 /** Writes something at a pace for as long as there is somebody to hear it. */
@@ -55,6 +55,17 @@ describe.each(REQUESTERS)('a server that takes its time, over %s:', (_requester,
 
       // initialize must not be cancelled.
       expect(server.requests('notifications/cancelled')).toEqual([]);
+    });
+
+    it('to connect() is told of with the whole time that it had, however much of that went to the end of the last session', async () => {
+      await using server = await startBad();
+      await using heard = await connected(server, { ...over, timeout: { connect: 700 } });
+      server.bad = (asked, res) => {
+        if (methodOf(asked) === 'DELETE') setTimeout(() => res.writeHead(200).end(), 100);
+      };
+      void heard.client.close();
+
+      expect(await failureOf(heard.client.connect(), 700)).toMatchObject({ code: 'DEADLINE', outcome: 'not-sent', timeout: 700, message: expect.stringContaining('700 ms') });
     });
 
     it('with progress for ever ends at its total deadline, however much progress there is', async () => {
