@@ -3,8 +3,10 @@ import { PerformanceObserver } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Connection, contender, type ContenderName, type ContenderOptions } from './contender.ts';
 import { serve } from './remote.ts';
+import { multiply, shelve } from './shelf.ts';
 
-const client = await contender(process.argv[2] as ContenderName);
+const name = process.argv[2] as ContenderName;
+const client = await contender(name);
 const gc = (globalThis as { gc?: () => void }).gc ?? (() => {});
 const held: Connection[] = [];
 let connection: Connection | undefined;
@@ -187,11 +189,6 @@ const controls = {
     return { time: performance.now() - start, failed };
   },
 
-  /** Lets go of the clients that are held. */
-  release: async () => {
-    await Promise.all(held.splice(0).map((each) => each.close()));
-  },
-
   /** Holds so many clients that do nothing, and says what one takes, in bytes. */
   idle: async ({ url, count, options }: { url: string; count: number; options?: ContenderOptions }) => {
     gc();
@@ -202,6 +199,11 @@ const controls = {
     gc();
     return (used() - before) / count;
   },
+
+  /** A session on the disk, in ms. */
+  shelve: ({ directory, times }: { directory: string; times: number }) => shelve(name, directory, times),
+
+  multiply: ({ directory, count }: { directory: string; count: number }) => multiply(directory, count),
 
   memory: () => {
     gc();

@@ -2,7 +2,12 @@ import { callTool, connect, type ConnectOptions } from 'mcp-reprise';
 import type { Contender, ContenderOptions } from './contender.ts';
 
 /** Loaded only by those who keep a session. */
-async function settings({ storeAt, ours }: ContenderOptions): Promise<ConnectOptions | undefined> {
+async function settings({ storeAt, redisAt, ours }: ContenderOptions): Promise<ConnectOptions | undefined> {
+  if (redisAt) {
+    const { createClient } = await import('redis');
+    const { redisStore } = await import('mcp-reprise/redis');
+    return { ...ours, store: redisStore(await createClient({ url: redisAt.url }).on('error', () => {}).connect(), { prefix: redisAt.prefix }) };
+  }
   if (storeAt === undefined) return ours;
   const { fileStore } = await import('mcp-reprise/node');
   return { ...ours, store: fileStore(storeAt) };

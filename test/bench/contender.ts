@@ -27,6 +27,8 @@ export interface ContenderOptions {
   readonly sessionId?: string | undefined;
   /** For ours: the directory of a file store. */
   readonly storeAt?: string | undefined;
+  /** For ours: a Redis, and the prefix of a store in it. */
+  readonly redisAt?: { readonly url: string; readonly prefix: string } | undefined;
   /** For ours. */
   readonly ours?: ConnectOptions | undefined;
 }

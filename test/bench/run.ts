@@ -9,17 +9,19 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { buildPrograms, startBenchServer, startNetwork } from './lab.ts';
-import { plot } from './plot.ts';
+import { growthPlot, plot } from './plot.ts';
 import { markdown, terminal } from './report.ts';
 import { type Bench, type Result, run } from './trial.ts';
 import { callTrials } from './trials/calls.ts';
 import { connectTrials } from './trials/connect.ts';
 import { faultTrials } from './trials/faults.ts';
+import { growthTrials } from './trials/growth.ts';
 import { memoryTrials } from './trials/memory.ts';
+import { storeTrials } from './trials/stores.ts';
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string', multiple: true }, out: { type: 'string' } } });
 const { quick, only, out = fileURLToPath(new URL('./results/', import.meta.url)) } = values;
-const trials = [...callTrials, ...connectTrials, ...faultTrials, ...memoryTrials].filter(({ name }) => !only || only.some((part) => name.includes(part)));
+const trials = [...callTrials, ...connectTrials, ...faultTrials, ...memoryTrials, ...storeTrials, ...growthTrials].filter(({ name }) => !only || only.some((part) => name.includes(part)));
 
 const started = performance.now();
 const loadBefore = loadavg()[0] as number;
@@ -45,4 +47,5 @@ await mkdir(out, { recursive: true });
 await writeFile(join(out, 'results.json'), `${JSON.stringify({ facts, results }, undefined, 2)}\n`);
 await writeFile(join(out, 'results.md'), markdown(results, facts));
 await writeFile(join(out, 'results.svg'), plot(results));
+if (results.some(({ point }) => point)) await writeFile(join(out, 'growth.svg'), growthPlot(results));
 console.log(`\n${facts.join('\n')}\n\n${terminal(results)}`);

@@ -6,11 +6,24 @@ interface Figure {
   readonly key: string;
   readonly title: string;
   readonly unit: string;
-  /** Divides ours by the SDK's, or not: what the goal is held against. Default `'ratio'`. */
+  /** Divides ours by another's, or not: what the goal is held against. Default `'ratio'`. */
   readonly as?: 'ratio' | 'value';
-  readonly goal: string;
-  /** `value` is the ratio of ours to the SDK's, or ours as it is. */
-  readonly met: (value: number, ours: number) => boolean;
+  /** By whose ours is divided. Default `'sdk'`. */
+  readonly than?: Exclude<ContenderName, 'ours'>;
+  /** What is to be reached, if anything is, and whether `value`, the ratio or ours as it is, does. */
+  readonly goal?: Goal;
+  /** Belongs to a line of the plot of growth, at `x`. */
+  readonly point?: Point;
+}
+
+export interface Goal {
+  readonly text: string;
+  met(value: number): boolean;
+}
+
+export interface Point {
+  readonly line: string;
+  readonly x: number;
 }
 
 type Sample = Readonly<Record<string, number>>;
@@ -26,7 +39,7 @@ export interface Trial {
   readonly name: string;
   readonly rounds: { readonly quick: number; readonly full: number };
   readonly contenders?: readonly ContenderName[];
-  readonly figures: readonly Figure[];
+  readonly figures: readonly Figure[] | ((bench: Bench) => readonly Figure[]);
   /** Returns what takes one sample of a contender, and what ends it all. */
   begin(bench: Bench): Promise<Arena>;
 }
@@ -49,10 +62,11 @@ export interface Result {
   readonly title: string;
   readonly unit: string;
   readonly contenders: Partial<Record<ContenderName, Spread>>;
-  /** Ours to the SDK's, of each round. */
+  /** Ours to the other's, of each round. */
   readonly ratio: Spread | undefined;
   readonly goal: string;
   readonly met: boolean | undefined;
+  readonly point: Point | undefined;
 }
 
 /** All contenders take turns in every round, in an order that chance decides: what else the machine does meets them alike. */
@@ -71,20 +85,21 @@ export async function run(trial: Trial, bench: Bench, onRound: (round: number, r
   } finally {
     await arena.end();
   }
-  return trial.figures.map((figure) => judge(trial.name, figure, contenders, samples));
+  const figures = typeof trial.figures === 'function' ? trial.figures(bench) : trial.figures;
+  return figures.map((figure) => judge(trial.name, figure, contenders, samples));
 }
 
-function judge(trial: string, { key, title, unit, as = 'ratio', goal, met }: Figure, contenders: readonly ContenderName[], samples: readonly Partial<Record<ContenderName, Sample>>[]): Result {
+function judge(trial: string, { key, title, unit, as = 'ratio', than = 'sdk', goal, point }: Figure, contenders: readonly ContenderName[], samples: readonly Partial<Record<ContenderName, Sample>>[]): Result {
   const of = (contender: ContenderName): number[] => samples.map((sample) => sample[contender]?.[key]).filter((value) => value !== undefined);
   const spreads = Object.fromEntries(contenders.filter((each) => of(each).length > 0).map((each) => [each, spreadOf(of(each))])) as Result['contenders'];
-  const pairs = samples.flatMap(({ sdk, ours }) => {
-    const [theirs, mine] = [sdk?.[key], ours?.[key]];
+  const pairs = samples.flatMap((sample) => {
+    const [theirs, mine] = [sample[than]?.[key], sample.ours?.[key]];
     return theirs && mine !== undefined ? [mine / theirs] : [];
   });
   const ratio = pairs.length > 0 ? spreadOf(pairs) : undefined;
   const ours = spreads.ours?.median;
   const value = as === 'ratio' ? ratio?.median : ours;
-  return { trial, key, title, unit, contenders: spreads, ratio, goal, met: value === undefined || ours === undefined ? undefined : met(value, ours) };
+  return { trial, key, title, unit, contenders: spreads, ratio, goal: goal?.text ?? '', met: value === undefined ? undefined : goal?.met(value), point };
 }
 
 function spreadOf(values: readonly number[]): Spread {
@@ -101,5 +116,6 @@ function shuffled<T>(list: readonly T[]): T[] {
   return list.map((each) => ({ each, at: Math.random() })).sort((a, b) => a.at - b.at).map(({ each }) => each);
 }
 
-export const atMost = (limit: number) => (value: number): boolean => value <= limit;
-export const atLeast = (limit: number) => (value: number): boolean => value >= limit;
+const worded = (limit: number, unit: string): string => `${limit.toLocaleString('en-US')}${unit === '' ? '' : ` ${unit}`}`;
+export const atMost = (limit: number, unit = ''): Goal => ({ text: `≤ ${worded(limit, unit)}`, met: (value) => value <= limit });
+export const atLeast = (limit: number, unit = ''): Goal => ({ text: `≥ ${worded(limit, unit)}`, met: (value) => value >= limit });

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { ClientControls } from '../client.process.ts';
 import { CONTENDERS, type ContenderName } from '../contender.ts';
 import { startClient } from '../lab.ts';
@@ -18,6 +21,12 @@ export async function warmClients({ server }: Bench, flags: string[] = [], calls
     await client.ask('load', { count: calls, inFlight: 16 });
   }
   return clients;
+}
+
+/** A directory of its own. */
+export async function scratch(): Promise<{ readonly path: string; remove(): Promise<void> }> {
+  const path = await mkdtemp(join(tmpdir(), 'mcp-reprise-bench-'));
+  return { path, remove: () => rm(path, { recursive: true, force: true }) };
 }
 
 export async function endClients(clients: Clients): Promise<void> {

@@ -1,10 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runOnce, startClient } from '../lab.ts';
 import { atMost, type Bench, type Trial } from '../trial.ts';
-import { endClients, startClients } from './clients.ts';
+import { endClients, scratch, startClients } from './clients.ts';
 
 /** Whoever comes next has to open a connection; and those who had one have heard of its end. */
 async function chill({ server, far }: Bench): Promise<void> {
@@ -14,8 +11,7 @@ async function chill({ server, far }: Bench): Promise<void> {
 }
 
 /** Two round trips: one for the connection, one for the call. */
-const TWO_TRIPS = atMost(1.05 * 100);
-
+const TWO_TRIPS = atMost(1.05 * 100, 'ms');
 
 /** From nothing to the first answer, in a process that has done so before. */
 function fresh(far: boolean): Trial {
@@ -27,8 +23,7 @@ function fresh(far: boolean): Trial {
         key: 'time',
         title: `fresh connect to first answer${far ? ', 50 ms round trip' : ''}`,
         unit: 'ms',
-        goal: far ? '≤ 0.7' : '≤ 0.6',
-        met: atMost(far ? 0.7 : 0.6),
+        goal: atMost(far ? 0.7 : 0.6),
       },
     ],
     async begin(bench) {
@@ -58,16 +53,15 @@ function stored(list: boolean): Trial {
         title: `new process, stored session, 50 ms: first answer${list ? ', with the list of tools' : ''}`,
         unit: 'ms',
         as: 'value',
-        goal: '≤ 105 ms',
-        met: TWO_TRIPS,
+        goal: TWO_TRIPS,
       },
     ],
     async begin(bench) {
       const { url } = bench.far;
       const holder = startClient('floor');
-      const directory = await mkdtemp(join(tmpdir(), 'mcp-reprise-bench-'));
+      const directory = await scratch();
       const mine = startClient('ours');
-      await mine.ask('fresh', { url, options: { storeAt: directory }, list: true });
+      await mine.ask('fresh', { url, options: { storeAt: directory.path }, list: true });
       await mine.child.kill();
       return {
         async sample(who) {
@@ -77,7 +71,7 @@ function stored(list: boolean): Trial {
           await chill(bench);
           const client = startClient(who);
           try {
-            const options = who === 'ours' ? { storeAt: directory } : { sessionId };
+            const options = who === 'ours' ? { storeAt: directory.path } : { sessionId };
             return { time: await client.ask('fresh', { url, options, list }) };
           } finally {
             await client.child.kill();
@@ -85,7 +79,7 @@ function stored(list: boolean): Trial {
         },
         async end() {
           await holder.child.kill();
-          await rm(directory, { recursive: true, force: true });
+          await directory.remove();
         },
       };
     },
@@ -98,16 +92,16 @@ const oneOff: Trial = {
   rounds: { quick: 5, full: 15 },
   contenders: ['sdk', 'ours'],
   figures: [
-    { key: 'fresh', title: 'one-off call, 50 ms round trip', unit: 'ms', goal: '≤ 0.72', met: atMost(0.72) },
-    { key: 'stored', title: 'one-off call with a store, 50 ms round trip', unit: 'ms', goal: '≤ 0.35', met: atMost(0.35) },
+    { key: 'fresh', title: 'one-off call, 50 ms round trip', unit: 'ms', goal: atMost(0.72) },
+    { key: 'stored', title: 'one-off call with a store, 50 ms round trip', unit: 'ms', goal: atMost(0.35) },
   ],
   async begin(bench) {
     const { url } = bench.far;
     const clients = startClients();
-    const directory = await mkdtemp(join(tmpdir(), 'mcp-reprise-bench-'));
+    const directory = await scratch();
     for (const [who, client] of Object.entries(clients)) {
       for (let i = 0; i < 10; i++) await client.ask('once', { url: bench.server.url });
-      if (who === 'ours') await client.ask('once', { url, options: { storeAt: directory } });
+      if (who === 'ours') await client.ask('once', { url, options: { storeAt: directory.path } });
     }
     return {
       async sample(who) {
@@ -115,11 +109,11 @@ const oneOff: Trial = {
         const time = await clients[who].ask('once', { url });
         if (who !== 'ours') return { fresh: time, stored: time };
         await chill(bench);
-        return { fresh: time, stored: await clients.ours.ask('once', { url, options: { storeAt: directory } }) };
+        return { fresh: time, stored: await clients.ours.ask('once', { url, options: { storeAt: directory.path } }) };
       },
       async end() {
         await endClients(clients);
-        await rm(directory, { recursive: true, force: true });
+        await directory.remove();
       },
     };
   },
@@ -128,7 +122,7 @@ const oneOff: Trial = {
 const program: Trial = {
   name: 'program',
   rounds: { quick: 7, full: 25 },
-  figures: [{ key: 'time', title: 'new process, from its start to its exit, one call', unit: 'ms', goal: '≤ 0.8', met: atMost(0.8) }],
+  figures: [{ key: 'time', title: 'new process, from its start to its exit, one call', unit: 'ms', goal: atMost(0.8) }],
   async begin({ server }) {
     return { sample: async (who) => ({ time: await runOnce(who, server.url) }), end: async () => {} };
   },
@@ -139,7 +133,7 @@ const batch: Trial = {
   name: 'batch',
   rounds: { quick: 5, full: 15 },
   contenders: ['sdk', 'ours'],
-  figures: [{ key: 'time', title: '1,000 calls: JSON arrays (ours), one by one (bare SDK)', unit: 'ms', goal: '≤ 0.12', met: atMost(0.12) }],
+  figures: [{ key: 'time', title: '1,000 calls: JSON arrays (ours), one by one (bare SDK)', unit: 'ms', goal: atMost(0.12) }],
   async begin({ server }) {
     const clients = startClients();
     for (const who of ['sdk', 'ours'] as const) {
