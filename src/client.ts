@@ -15,6 +15,7 @@ import { checkCallSettings, checkConnectOptions, sessionOptionsOf } from './chec
 import { type CallSettings, type ConnectOptions, DEFAULTS, type Target } from './options.ts';
 import { Planner, type Send } from './plan.ts';
 import type { SessionEmitter } from './session/events.ts';
+import { isAnnouncement } from './session/lifecycle.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import type { UserChange, UserState } from './session/user-state.ts';
@@ -224,7 +225,8 @@ export class ResilientClient extends Client {
 
   async #attach(options: RequestOptions): Promise<void> {
     this.#session.onmessage = (message) => {
-      if (!('method' in message)) return;
+      // What a reset means was seen to at once.
+      if (!('method' in message) || isAnnouncement(message)) return;
       if (message.method === 'notifications/tools/list_changed') this.#tools.drop();
       if (CHANGED.test(message.method)) this.#calls.changed();
     };

@@ -1,5 +1,5 @@
 import { CircuitOpenError, reasonOf, UnreachableError } from '../errors.ts';
-import { afterIdle, type Backoff, backoffDelay } from '../timers.ts';
+import { after, afterIdle, type Backoff, backoffDelay } from '../timers.ts';
 import { onAbort } from '../signals.ts';
 import { nap, onWake } from '../wake.ts';
 import { outcomeOf } from './verdict.ts';
@@ -83,7 +83,10 @@ export class Reachability {
     if (this.#waiters.size === 0) return;
     const waiters = [...this.#waiters];
     this.#waiters.clear();
-    for (const wake of waiters) wake();
+    // A turn later: what brought the news is an answer, and its caller has it before all of these are sent.
+    after(0, () => {
+      for (const wake of waiters) wake();
+    });
   }
 
   /** An attempt found nobody there. */

@@ -19,6 +19,19 @@ import type { Wire } from './wire.ts';
 /** A client that took a session up and calls nothing may be one that only listens: after this time, in ms, the session is proved. */
 const LISTENER = 1000;
 
+/** What the client is told on a new session in the server's place: that its lists may be others. */
+const ANNOUNCEMENTS = {
+  tools: { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
+  prompts: { jsonrpc: '2.0', method: 'notifications/prompts/list_changed' },
+  resources: { jsonrpc: '2.0', method: 'notifications/resources/list_changed' },
+} as const;
+const ANNOUNCED: ReadonlySet<JSONRPCMessage> = new Set(Object.values(ANNOUNCEMENTS));
+
+/** Whether a message is ours and not the server's: whoever deals with resets has dealt with it. */
+export function isAnnouncement(message: JSONRPCMessage): boolean {
+  return ANNOUNCED.has(message);
+}
+
 export interface LifecycleHost {
   readonly options: SessionOptions;
   readonly wire: Wire;
@@ -347,7 +360,8 @@ export class Lifecycle {
       this.#reachable = true;
       this.#open(session);
       this.#host.tell('reset', { reason, adopted: session.resumed });
-      this.#announceChange(session);
+      // A turn later: the calls that waited for the session go first.
+      after(0, () => this.#announceChange(session));
       return session;
     } catch (error) {
       this.#reachable = false;
@@ -395,9 +409,11 @@ export class Lifecycle {
   }
 
   /** A new session may be with a new version of the server: whoever caches its lists is told to look again. */
-  #announceChange({ initialized: { capabilities } }: ActiveSession): void {
-    for (const list of ['tools', 'prompts', 'resources'] as const) {
-      if (capabilities[list]?.listChanged) this.#host.toClient({ jsonrpc: '2.0', method: `notifications/${list}/list_changed` });
+  #announceChange(session: ActiveSession): void {
+    if (this.session !== session) return;
+    const { capabilities } = session.initialized;
+    for (const [list, announcement] of Object.entries(ANNOUNCEMENTS)) {
+      if (capabilities[list as keyof typeof ANNOUNCEMENTS]?.listChanged) this.#host.toClient(announcement);
     }
   }
 

@@ -148,12 +148,13 @@ const controls = {
     const over = new AbortController();
     const answeredAt: number[] = [];
     let failed = 0;
+    let unknown = 0;
     const calls: Promise<void>[] = [];
     for (let i = 0; i < count; i++) {
       calls.push(
         to.call('echo', `paced ${i}`, over.signal).then(
           () => void answeredAt.push(Date.now()),
-          () => void failed++,
+          (error: { code?: unknown }) => void (error.code === 'OUTCOME_UNKNOWN' ? unknown++ : failed++),
         ),
       );
       await sleep(every);
@@ -161,7 +162,7 @@ const controls = {
     const timer = setTimeout(() => over.abort(new Error('nobody answered it')), 5000);
     await Promise.all(calls);
     clearTimeout(timer);
-    return { failed, answeredAt };
+    return { failed, unknown, answeredAt };
   },
 
   /** Makes so many calls that nobody answers, and says what one of them takes, in bytes, and how many timers they have. */
