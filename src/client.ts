@@ -19,7 +19,7 @@ import { isAnnouncement } from './session/lifecycle.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import type { UserChange, UserState } from './session/user-state.ts';
-import { within } from './timers.ts';
+import { LONGEST_TIMER, within } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
@@ -65,6 +65,7 @@ export class ResilientClient extends Client {
       ...(options.capabilities ? { capabilities: options.capabilities } : {}),
     });
     guardOnError(this);
+    spareTimers(this);
     this.#options = options;
     const session = new SessionTransport(target, sessionOptionsOf(options));
     this.#session = session;
@@ -100,7 +101,7 @@ export class ResilientClient extends Client {
     );
     // Assigned rather than overridden: the type of request() differs between the SDK's versions, and stays as it is in each.
     const ask = super.request.bind(this) as Send;
-    const send: Send = async (asked, schema, callOptions) => {
+    const send: Send = (asked, schema, callOptions) => {
       // What was noted in the store before may be late.
       this.#requireTransport(asked);
       return ask(asked, schema, callOptions);
@@ -399,6 +400,16 @@ export class ResilientClient extends Client {
 
 function stillLeaving(timeout: number): DeadlineError {
   return new DeadlineError(`The client did not get rid of its last session within ${timeout} ms (timeout.connect).`, { advice: 'Nothing was sent.', outcome: 'not-sent', timeout });
+}
+
+/**
+ * The SDK sets a timer for each request. Ours is always the first, one for all of them: what the SDK is told to wait for as long as it can
+ * needs none. This is not part of its API; in a version that has no such method it sets its timers.
+ */
+function spareTimers(client: Client): void {
+  const sdk = client as unknown as { _setupTimeout?: (id: number, timeout: number, ...more: unknown[]) => void };
+  const setUp = sdk._setupTimeout?.bind(client);
+  if (setUp) sdk._setupTimeout = (id, timeout, ...more) => void (timeout < LONGEST_TIMER && setUp(id, timeout, ...more));
 }
 
 /** The SDK calls the user's `onerror` from promises that nobody awaits: what it throws there would end the process (G11). */

@@ -1,3 +1,5 @@
+import type { Signal } from './signals.ts';
+
 /**
  * The one place for timers. Every delay is finite and clamped to what a timer can hold (a longer one would fire after 1 ms).
  */
@@ -21,13 +23,72 @@ export function afterIdle(delay: number, task: () => void): () => void {
   return () => clearTimeout(timer as number);
 }
 
+interface Queue {
+  /** In the order in which they are due: all wait equally long. */
+  readonly alarms: Set<{ readonly dueAt: number; readonly task: () => void }>;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+/** {@link after} for very many that wait equally long, of which hardly any comes to its end: one timer for each length of time, however many wait. */
+export class Alarms {
+  readonly #queues = new Map<number, Queue>();
+
+  readonly after = (delay: number, task: () => void): (() => void) => {
+    const length = fit(delay);
+    let queue = this.#queues.get(length);
+    if (!queue) this.#queues.set(length, (queue = { alarms: new Set(), timer: this.#start(length, length) }));
+    const { alarms } = queue;
+    const alarm = { dueAt: performance.now() + length, task };
+    alarms.add(alarm);
+    return () => {
+      if (alarms.delete(alarm) && alarms.size === 0) this.#end(length, alarms);
+    };
+  };
+
+  #start(length: number, delay: number): Queue['timer'] {
+    return setTimeout(() => this.#ring(length), fit(delay));
+  }
+
+  #ring(length: number): void {
+    const queue = this.#queues.get(length);
+    if (!queue) return;
+    const { alarms } = queue;
+    const now = performance.now();
+    for (const alarm of alarms) {
+      // A timer may be early by a part of a ms.
+      if (alarm.dueAt > now + 1) {
+        queue.timer = this.#start(length, alarm.dueAt - now);
+        return;
+      }
+      alarms.delete(alarm);
+      try {
+        alarm.task();
+      } catch (error) {
+        // As it would go with a timer of its own: the others ring all the same.
+        after(0, () => {
+          throw error;
+        });
+      }
+    }
+    this.#end(length, alarms);
+  }
+
+  /** Nobody waits so long any more. */
+  #end(length: number, alarms: Queue['alarms']): void {
+    const queue = this.#queues.get(length);
+    if (queue?.alarms !== alarms) return;
+    clearTimeout(queue.timer);
+    this.#queues.delete(length);
+  }
+}
+
 /** A signal that aborts after `delay` ms. It does not keep the process alive. */
 export function expiring(delay: number): AbortSignal {
   return AbortSignal.timeout(fit(delay));
 }
 
 /** Resolves after `delay` ms, or rejects with the signal's reason as soon as it aborts. */
-export function sleep(delay: number, signal?: AbortSignal): Promise<void> {
+export function sleep(delay: number, signal?: Signal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) {
       reject(signal.reason);

@@ -1,4 +1,4 @@
-import { onAbort } from './signals.ts';
+import { onAbort, type Signal } from './signals.ts';
 import { sleep } from './timers.ts';
 
 /** What a browser tells of its device, to pages and workers. Elsewhere nothing is ever told. */
@@ -46,7 +46,7 @@ export function onWake(task: () => void): () => void {
  *
  * @throws the reason of `signal` as soon as it aborts
  */
-export async function nap(delay: number, signal: AbortSignal, least = 0): Promise<void> {
+export async function nap(delay: number, signal: Signal, least = 0): Promise<void> {
   if (least > 0) await sleep(least, signal);
   if (delay <= least) return signal.throwIfAborted();
   const over = new AbortController();

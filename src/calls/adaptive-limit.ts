@@ -7,10 +7,20 @@ const PERIOD = 10_000;
 const UNHINDERED = 2;
 const HELD_UP = 4;
 
+/** This process is the one that is waited for when it does nothing else for so much of the time, which is looked at so often, in ms. */
+const BUSY = 0.9;
+const LOOK = 10;
+
+interface Utilization {
+  readonly utilization: number;
+}
+/** Node tells how much of its time an event loop is at work; browsers do not. */
+const clock = performance as Performance & { eventLoopUtilization?: (now?: Utilization, since?: Utilization) => Utilization };
+
 /**
  * A limit of concurrency that follows the latency, as TCP Vegas does: while answers take hardly longer than the quickest one did, their
  * time goes on the way (or in a tool that only waits), and more of them in flight are more of them answered. Once they take much longer,
- * they wait for each other at the server, and more of them would only wait longer.
+ * they wait for each other at the server, and more of them would only wait longer. The same where this process is what they wait for.
  */
 export class AdaptiveLimit {
   readonly #least: number;
@@ -20,6 +30,9 @@ export class AdaptiveLimit {
   #quickest = Number.POSITIVE_INFINITY;
   #before = Number.POSITIVE_INFINITY;
   #periodEnds = 0;
+  #lookedAt = 0;
+  #looked: Utilization | undefined;
+  #busy = false;
 
   constructor(concurrency: Concurrency) {
     const { least, most } = typeof concurrency === 'number' ? { least: concurrency, most: concurrency } : concurrency;
@@ -30,6 +43,12 @@ export class AdaptiveLimit {
 
   get value(): number {
     return this.#value;
+  }
+
+  /** Somebody has to wait for a turn, which nobody had to before: from here on it counts how busy this process is. */
+  pressed(): void {
+    this.#looked = clock.eventLoopUtilization?.();
+    this.#lookedAt = performance.now();
   }
 
   /** An answer took `latency` ms. `wanted`: others wait for their turn, so a higher limit would be of use. */
@@ -44,8 +63,17 @@ export class AdaptiveLimit {
     }
     this.#quickest = Math.min(this.#quickest, latency);
     const quickest = Math.min(this.#quickest, this.#before);
+    this.#look(now);
     // One more for each answer: the limit doubles within a round trip.
-    if (latency <= quickest * UNHINDERED) this.#value = wanted ? Math.min(this.#most, this.#value + 1) : this.#value;
+    if (latency <= quickest * UNHINDERED) this.#value = wanted && !this.#busy ? Math.min(this.#most, this.#value + 1) : this.#value;
     else if (latency > quickest * HELD_UP) this.#value = Math.max(this.#least, this.#value - 1);
+  }
+
+  #look(now: number): void {
+    if (!this.#looked || !clock.eventLoopUtilization || now < this.#lookedAt + LOOK) return;
+    const looked = clock.eventLoopUtilization();
+    this.#busy = clock.eventLoopUtilization(looked, this.#looked).utilization > BUSY;
+    this.#looked = looked;
+    this.#lookedAt = now;
   }
 }

@@ -1,7 +1,7 @@
 import { ClosedError, DeadlineError, type FailedOutcome, reasonOf, RepriseError } from '../errors.ts';
 import type { RateLimit, RetryBudget } from '../options.ts';
 import { onAbort } from '../signals.ts';
-import { type Backoff, sleep } from '../timers.ts';
+import { Alarms, type Backoff, sleep } from '../timers.ts';
 import type { Concurrency } from './adaptive-limit.ts';
 import { Budget } from './buckets.ts';
 import { copyOf } from './copy.ts';
@@ -87,6 +87,7 @@ export class Calls {
   readonly #reachability: Reachability;
   readonly #history: History;
   readonly #metrics = new CallMetrics();
+  readonly #alarms = new Alarms();
   readonly #flights = new Map<Flight, Promise<unknown>>();
   /** What is still written of calls that have ended. */
   readonly #writing = new Set<Promise<void>>();
@@ -190,7 +191,7 @@ export class Calls {
         // What is durable goes on without its caller.
         const outcome = flight.leave(waiter, new Error('Request timed out'), spec.durable ? 'detach' : 'tell');
         fail(late(spec, flight, over, outcome, waiting), outcome);
-      });
+      }, this.#alarms.after);
       const waiter: Waiter = {
         get left() {
           return deadline.left;

@@ -17,6 +17,7 @@ export type Over = { readonly by: 'call' | 'total'; readonly limit: number } | {
 export class Deadline {
   readonly #options: DeadlineOptions;
   readonly #onOver: (over: Over) => void;
+  readonly #after: typeof after;
   /** When the total is over, and when the call's own time is, on the clock of `performance.now()`. */
   readonly #endsAt: number;
   #dueAt = 0;
@@ -24,10 +25,14 @@ export class Deadline {
   #stop: () => void;
   readonly #release: () => void;
 
-  /** @param onOver - hears once that the time is over or the signal aborted, unless {@link dispose} comes first; never before the constructor returns */
-  constructor(options: DeadlineOptions, onOver: (over: Over) => void) {
+  /**
+   * @param onOver - hears once that the time is over or the signal aborted, unless {@link dispose} comes first; never before the constructor returns
+   * @param timer - sets the timer
+   */
+  constructor(options: DeadlineOptions, onOver: (over: Over) => void, timer = after) {
     this.#options = options;
     this.#onOver = onOver;
+    this.#after = timer;
     this.#endsAt = performance.now() + options.total;
     this.#stop = this.#arm();
     const { signal } = options;
@@ -59,7 +64,7 @@ export class Deadline {
     const now = performance.now();
     this.#dueAt = now + call;
     const left = this.#endsAt - now;
-    return after(Math.min(call, left), () => this.#end(left < call && total !== call ? { by: 'total', limit: total } : { by: 'call', limit: call }));
+    return this.#after(Math.min(call, left), () => this.#end(left < call && total !== call ? { by: 'total', limit: total } : { by: 'call', limit: call }));
   }
 
   #end(over: Over): void {

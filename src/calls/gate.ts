@@ -61,6 +61,7 @@ export class Gate {
           resolve();
         },
       };
+      if (this.#queue.size === 0) this.#limit.pressed();
       this.#queue.add(visitor);
       const release = onAbort(signal, () => {
         this.#queue.delete(visitor);

@@ -1,4 +1,4 @@
-import { onAbort } from '../signals.ts';
+import { onAbort, type Signal } from '../signals.ts';
 import { within } from '../timers.ts';
 
 type Fetch = (url: string | URL, init?: RequestInit) => Promise<Response>;
@@ -13,7 +13,7 @@ const SIMPLE = new Set(['accept', 'content-type']);
  * by requests that do nothing: GET, without a session, and never with what is secret. `undefined` where it cannot be reached, or allows
  * everything. It proves nothing of the request itself: that may have gone out before something changed.
  */
-export async function corsFault(url: URL, headers: Readonly<Record<string, string>>, origin: string, send: Fetch, signal: AbortSignal): Promise<string | undefined> {
+export async function corsFault(url: URL, headers: Readonly<Record<string, string>>, origin: string, send: Fetch, signal: Signal): Promise<string | undefined> {
   const stop = new AbortController();
   const release = onAbort(signal, () => stop.abort());
   const reaches = (init: RequestInit): Promise<boolean> =>
@@ -47,6 +47,6 @@ export async function corsFault(url: URL, headers: Readonly<Record<string, strin
   }
 }
 
-function aborted(signal: AbortSignal): Promise<undefined> {
+function aborted(signal: Signal): Promise<undefined> {
   return new Promise((resolve) => void onAbort(signal, () => resolve(undefined)));
 }

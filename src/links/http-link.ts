@@ -1,6 +1,7 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import { createParser } from 'eventsource-parser';
 import { redactedData, redactedError, secretsIn, secretsOf } from '../redact.ts';
+import type { Signal } from '../signals.ts';
 import { after } from '../timers.ts';
 import { type HeadersSource, readHeaders, sameHeaders } from './headers.ts';
 import { type HttpFailure, readHttpFailure } from './http-failure.ts';
@@ -30,10 +31,13 @@ export class HttpLink implements Link {
   readonly kind = 'http';
   onNoise?: ((error: Error) => void) | undefined;
   readonly #endpoint: HttpEndpoint;
+  /** Those of the URL. */
+  readonly #secrets: readonly string[];
   #session: LinkSession | undefined;
 
   constructor(endpoint: HttpEndpoint) {
     this.#endpoint = endpoint;
+    this.#secrets = secretsOf(endpoint.url);
   }
 
   adopt(session: LinkSession): void {
@@ -50,7 +54,7 @@ export class HttpLink implements Link {
         body: JSON.stringify(message),
       },
       exchange,
-      (Array.isArray(message) ? message : [message]).some((each: JSONRPCMessage) => 'method' in each && 'id' in each),
+      Array.isArray(message) ? message.some(isRequest) : isRequest(message as JSONRPCMessage),
     );
   }
 
@@ -151,33 +155,36 @@ export class HttpLink implements Link {
 
   /** What no error may repeat of an exchange, as far as it is known when it begins. */
   #carried(): string[] {
-    return secretsOf(this.#endpoint.url);
+    return [...this.#secrets];
   }
 
   /** One request with headers, authorization and redirects seen to. A refusal has been read to its end. What is secret of it is added to `carried`. */
-  async #request(head: RequestHead, carried: string[], signal: AbortSignal, onDispatched?: () => void): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
+  async #request(head: RequestHead, carried: string[], signal: Signal, onDispatched?: () => void): Promise<{ reply: HttpReply; refusal?: HttpFailure }> {
     const { authorizer, headers: source } = this.#endpoint;
     const sessionId = this.#session?.id;
     const read = async (): Promise<Readonly<Record<string, string>>> => (source ? orDenied(() => readHeaders(source), signal) : NONE);
-    const answered = new Set<Challenge>();
+    let answered: Set<Challenge> | undefined;
     let changes = 0;
     let extra = source ? await read() : NONE;
     for (;;) {
       const grant = authorizer && (await orDenied(() => authorizer.grant(), signal));
-      carried.push(...[sessionId, grant?.token].filter((secret) => secret !== undefined), ...secretsIn(extra));
-      const { reply, url } = await this.#follow({ ...head, headers: this.#compose(head.headers, extra, grant?.token) }, signal, onDispatched);
+      if (sessionId !== undefined) carried.push(sessionId);
+      if (grant?.token !== undefined) carried.push(grant.token);
+      if (extra !== NONE) carried.push(...secretsIn(extra));
+      const { method, body } = head;
+      const { reply, url } = await this.#follow({ method, headers: this.#compose(head.headers, extra, grant?.token), body }, signal, onDispatched);
       const given = reply.header('mcp-session-id');
       if (given !== undefined) carried.push(given);
       if (reply.status >= 200 && reply.status < 300) return { reply };
 
       const said = await glance(reply);
-      const body = redirectText(reply, url) ?? said;
-      const refusal = readHttpFailure({ status: reply.status, body, header: (name) => reply.header(name), sessionId, secrets: carried, hidden: reply.hidesHeaders });
+      const refusal = readHttpFailure({ status: reply.status, body: redirectText(reply, url) ?? said, header: (name) => reply.header(name), sessionId, secrets: carried, hidden: reply.hidesHeaders });
       // Leaving is not worth a question to the user.
       const challenge = head.method === 'DELETE' ? undefined : challengeOf(reply);
       const isAboutSession = refusal.verdict === 'session-lost' && reply.header('www-authenticate') === undefined;
-      if (!challenge || isAboutSession || answered.has(challenge)) return { reply, refusal };
+      if (!challenge || isAboutSession || answered?.has(challenge)) return { reply, refusal };
 
+      answered ??= new Set();
       if (authorizer && grant) {
         const how = await orDenied(() => authorizer.answer(challenge, reply, grant, head.method === 'GET'), signal);
         if (how === 'futile') return { reply, refusal };
@@ -197,7 +204,7 @@ export class HttpLink implements Link {
   #compose(own: Record<string, string>, extra: Readonly<Record<string, string>>, token: string | undefined): Record<string, string> {
     const headers: Record<string, string> = {};
     if (token !== undefined) headers['authorization'] = `Bearer ${token}`;
-    for (const [name, value] of Object.entries(extra)) headers[name.toLowerCase()] = value;
+    if (extra !== NONE) for (const [name, value] of Object.entries(extra)) headers[name.toLowerCase()] = value;
     Object.assign(headers, own);
     if (this.#session?.id !== undefined) headers['mcp-session-id'] = this.#session.id;
     if (this.#session) headers['mcp-protocol-version'] = this.#session.protocolVersion;
@@ -205,10 +212,11 @@ export class HttpLink implements Link {
   }
 
   /** Redirects that keep the method and stay within the origin are followed; our headers go nowhere else. */
-  async #follow(head: RequestHead, signal: AbortSignal, onDispatched: (() => void) | undefined): Promise<{ reply: HttpReply; url: URL }> {
+  async #follow(head: RequestHead, signal: Signal, onDispatched: (() => void) | undefined): Promise<{ reply: HttpReply; url: URL }> {
     let { url } = this.#endpoint;
     for (let followed = 0; ; followed++) {
-      const reply = await this.#endpoint.requester.request({ ...head, url, signal, onDispatched });
+      const reply = await this.#endpoint.requester.request({ method: head.method, headers: head.headers, body: head.body, url, signal, onDispatched });
+      if (reply.status < 300) return { reply, url };
       const target = redirectTarget(reply, url);
       const keepsMethod = reply.status === 307 || reply.status === 308 || head.method === 'GET';
       if (!target || !keepsMethod || followed === MOST_REDIRECTS || !staysWithin(url, target)) return { reply, url };
@@ -224,10 +232,14 @@ interface Ears {
   noise(error: Error): void;
 }
 
+function isRequest(message: JSONRPCMessage): boolean {
+  return 'method' in message && 'id' in message;
+}
+
 interface RequestHead {
   readonly method: 'GET' | 'POST' | 'DELETE';
   readonly headers: Record<string, string>;
-  readonly body?: string;
+  readonly body?: string | undefined;
 }
 
 /** Carries what the user's own functions or the authorization threw, so that the caller sees it as it is. */
@@ -241,7 +253,7 @@ class Denied extends Error {
 }
 
 /** Asks the user's own code, and waits for it no longer than the exchange lasts: what hangs there must not hang us. */
-async function orDenied<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T> {
+async function orDenied<T>(ask: () => Promise<T>, signal: Signal): Promise<T> {
   let giveUp = (): void => {};
   const givenUp = new Promise<never>((_, reject) => {
     giveUp = () => reject(new NotSentError('given up before it was sent', { cause: signal.reason }));

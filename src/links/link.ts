@@ -1,4 +1,5 @@
 import type { JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
+import type { Signal } from '../signals.ts';
 import type { HttpFailure } from './http-failure.ts';
 import type { Traffic } from './requester.ts';
 
@@ -44,7 +45,7 @@ export interface LinkSession {
 /** One request and the stream that answers it. */
 export interface Exchange {
   /** Ends the exchange from our side: its request is aborted, its stream closed. */
-  readonly signal: AbortSignal;
+  readonly signal: Signal;
   /** From now on the server may have it: the connection stands, or nobody can tell. Not called where it surely was not sent. */
   onDispatched?(): void;
   /** A message of the server. Never called again after the exchange ended. */

@@ -1,3 +1,4 @@
+import { nativeOf } from '../signals.ts';
 import { isOffline } from '../wake.ts';
 import { corsFault } from './cors.ts';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic } from './requester.ts';
@@ -26,7 +27,7 @@ export function fetchRequester(fetchFn?: FetchLike, init: Omit<RequestInit, 'hea
       if (!signal.aborted) onDispatched?.();
       traffic.sent += body?.length ?? 0;
       try {
-        response = await send(url, { ...init, method, headers, signal, redirect: 'manual', ...(body === undefined ? {} : { body }) });
+        response = await send(url, { ...init, method, headers, signal: nativeOf(signal), redirect: 'manual', ...(body === undefined ? {} : { body }) });
       } catch (error) {
         if (provesNothingSent(error)) throw new NotSentError(describe(error), { cause: error });
         const fault = await explain(request, send);

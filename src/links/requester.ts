@@ -1,3 +1,5 @@
+import type { Signal } from '../signals.ts';
+
 /**
  * One HTTP request, whoever makes it. Two implementations: node:http and fetch. Neither follows redirects, retries or has a
  * time limit of its own: those belong to the link and its caller.
@@ -22,8 +24,8 @@ export interface HttpRequest {
   readonly method: 'GET' | 'POST' | 'DELETE';
   readonly url: URL;
   readonly headers: Record<string, string>;
-  readonly body?: string;
-  readonly signal: AbortSignal;
+  readonly body?: string | undefined;
+  readonly signal: Signal;
   /** Called when the connection stands, or at once by a requester that cannot tell. */
   readonly onDispatched?: (() => void) | undefined;
 }

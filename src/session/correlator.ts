@@ -1,5 +1,6 @@
 import type { JSONRPCErrorResponse, JSONRPCMessage, JSONRPCRequest, JSONRPCResultResponse, ProgressToken, RequestId } from '@modelcontextprotocol/sdk/types.js';
 import type { Link } from '../links/link.ts';
+import { Abort } from '../signals.ts';
 
 export type Answer = JSONRPCResultResponse | JSONRPCErrorResponse;
 
@@ -7,7 +8,7 @@ export type Answer = JSONRPCResultResponse | JSONRPCErrorResponse;
 export class PendingCall {
   readonly request: JSONRPCRequest;
   /** Ends what is on the wire for this call. */
-  readonly abort = new AbortController();
+  readonly abort = new Abort();
   /** `undefined`: the client gave the call up and waits for nothing. */
   readonly settled: Promise<Answer | undefined>;
   /** What carries it now. */

@@ -1,6 +1,7 @@
 import type { InitializeRequest, InitializeResult } from '@modelcontextprotocol/sdk/types.js';
 import { DeadlineError } from '../errors.ts';
 import type { Connector, Ending, Link } from '../links/link.ts';
+import type { Signal } from '../signals.ts';
 import type { PendingCall } from './correlator.ts';
 import { isPermanent } from '../links/requester.ts';
 import { badServer, handshakeError } from './outcome.ts';
@@ -78,7 +79,7 @@ async function attempt(call: PendingCall, connector: Connector, options: Handsha
 }
 
 /** Rejects when the signal aborts: a pipe may never open. */
-function aborted(signal: AbortSignal): Promise<never> {
+function aborted(signal: Signal): Promise<never> {
   return new Promise((_, reject) => {
     if (signal.aborted) reject(signal.reason as Error);
     signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });

@@ -1,6 +1,7 @@
 import type { JSONRPCErrorResponse, JSONRPCMessage } from '@modelcontextprotocol/sdk/types.js';
 import type { Ending, Exchange, Link } from '../links/link.ts';
 import { afterIdle, after, type Backoff, backoffDelay } from '../timers.ts';
+import { Abort, type Signal } from '../signals.ts';
 import { nap } from '../wake.ts';
 import type { Correlator, PendingCall } from './correlator.ts';
 import { clampHint } from './hints.ts';
@@ -64,13 +65,13 @@ class Passage {
   readonly #link: Link;
   readonly #host: TransmitHost;
   /** A call that travels alone is its passage: what ends the one ends the other. */
-  readonly #abort: AbortController;
+  readonly #abort: Abort;
   #dispatched = false;
   #heard = 0;
   #refusal: JSONRPCErrorResponse | undefined;
   #letGo = (): void => {};
   #letCancel = (): void => {};
-  readonly #onAbort = (event: Event): void => this.#endIfAbandoned((event.target as AbortSignal).reason);
+  readonly #onAbort = (): void => this.#endIfAbandoned(this.#calls.find(({ abort }) => abort.aborted)?.abort.reason);
 
   constructor(calls: readonly PendingCall[], link: Link, host: TransmitHost, cursor?: string) {
     this.#calls = calls;
@@ -79,7 +80,7 @@ class Passage {
     this.cursor = cursor;
     const [first] = calls;
     const alone = calls.length === 1 ? first : undefined;
-    this.#abort = alone?.abort ?? new AbortController();
+    this.#abort = alone?.abort ?? new Abort();
     if (!alone) this.#travelTogether();
     for (const call of calls) {
       call.onDone(() => this.#settle());
@@ -88,7 +89,7 @@ class Passage {
     this.#endIfAbandoned(first?.abort.signal.reason);
   }
 
-  get signal(): AbortSignal {
+  get signal(): Signal {
     return this.#abort.signal;
   }
 

@@ -259,7 +259,7 @@ export class SessionTransport implements Transport {
   }
 
   async #attach(call: PendingCall): Promise<void> {
-    const session = await this.#lifecycle.attach(call.request.params as InitializeRequest['params'], call.abort.signal);
+    const session = await this.#lifecycle.attach(call.request.params as InitializeRequest['params'], call.abort.native);
     if (!session) return;
     this.#wire.close(call);
     call.answer({ jsonrpc: '2.0', id: call.request.id, result: { ...session.initialized } });

@@ -29,7 +29,7 @@ export async function buildPrograms(): Promise<void> {
 
 /** The client with the library's sources in it, and a map to them. Not by tsx: what it adds to each function would be in the profile. */
 export async function buildForProfile(): Promise<string> {
-  const alias = { 'mcp-reprise': `${root}src/index.ts` };
+  const alias = { 'mcp-reprise/node': `${root}src/node.ts`, 'mcp-reprise/redis': `${root}src/redis.ts`, 'mcp-reprise': `${root}src/index.ts` };
   await build({ ...HOW, entryPoints: { profiled: `${here}client.process.ts` }, alias, conditions: ['mcp-reprise-source'], sourcemap: true });
   return `${built}profiled.mjs`;
 }

@@ -90,7 +90,7 @@ function showHeap({ head }: HeapProfiler.SamplingHeapProfile): void {
 await using server = await startBenchServer();
 await using client = startClient(values.contender as ContenderName, [], file);
 await client.ask('connect', { url: server.url });
-await client.ask('load', { count: 3000, inFlight });
+await client.ask('load', { count: 15_000, inFlight });
 const { cpu, heap } = await client.ask('profile', { count, inFlight });
 showCpu(cpu as Profiler.Profile);
 showHeap(heap as HeapProfiler.SamplingHeapProfile);

@@ -61,3 +61,12 @@ describe('the limit of concurrency', () => {
     expect(after(2, far, limit).value).toBe(256);
   });
 });
+
+describe('the limit of concurrency of a process that is busy itself', () => {
+  it('does not grow: more in flight would only wait here', () => {
+    const limit = new AdaptiveLimit(BETWEEN);
+    limit.pressed();
+    for (const until = performance.now() + 50; performance.now() < until; );
+    expect(after(5, far, limit).value).toBe(64);
+  });
+});
