@@ -13,8 +13,8 @@ export function startClients(flags: string[] = []): Clients {
   return Object.fromEntries(CONTENDERS.map((name) => [name, startClient(name, flags)])) as Clients;
 }
 
-/** A client of each, warm: what a call costs is measured, not what the first ones do. */
-export async function warmClients({ server }: Bench, flags: string[] = [], calls = 1000): Promise<Clients> {
+/** A client of each, warm: what a call costs is measured, and not what the first ones do, nor the compiler beside them. */
+export async function warmClients({ server, quick }: Bench, flags: string[] = [], calls = quick ? 1000 : 4000): Promise<Clients> {
   const clients = startClients(flags);
   for (const client of Object.values(clients)) {
     await client.ask('connect', { url: server.url });

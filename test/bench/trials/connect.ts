@@ -17,7 +17,7 @@ const TWO_TRIPS = atMost(1.05 * 100, 'ms');
 function fresh(far: boolean): Trial {
   return {
     name: far ? 'fresh-50ms' : 'fresh',
-    rounds: { quick: 7, full: 25 },
+    rounds: { quick: 3, full: 15 },
     figures: [
       {
         key: 'time',
@@ -46,7 +46,7 @@ function stored(list: boolean): Trial {
   const name = list ? 'stored-list' : 'stored';
   return {
     name,
-    rounds: { quick: 5, full: 15 },
+    rounds: { quick: 2, full: 9 },
     figures: [
       {
         key: 'time',
@@ -89,7 +89,7 @@ function stored(list: boolean): Trial {
 /** A call and nothing else, with all that goes before and after it. */
 const oneOff: Trial = {
   name: 'one-off',
-  rounds: { quick: 5, full: 15 },
+  rounds: { quick: 2, full: 9 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'fresh', title: 'one-off call, 50 ms round trip', unit: 'ms', goal: atMost(0.72) },
@@ -121,7 +121,7 @@ const oneOff: Trial = {
 
 const program: Trial = {
   name: 'program',
-  rounds: { quick: 7, full: 25 },
+  rounds: { quick: 3, full: 15 },
   figures: [{ key: 'time', title: 'new process, from its start to its exit, one call', unit: 'ms', goal: atMost(0.8) }],
   async begin({ server }) {
     return { sample: async (who) => ({ time: await runOnce(who, server.url) }), end: async () => {} };
@@ -131,7 +131,7 @@ const program: Trial = {
 /** Many calls as JSON arrays: the SDK has none, so that it makes them one by one. */
 const batch: Trial = {
   name: 'batch',
-  rounds: { quick: 5, full: 15 },
+  rounds: { quick: 2, full: 9 },
   contenders: ['sdk', 'ours'],
   figures: [{ key: 'time', title: '1,000 calls: JSON arrays (ours), one by one (bare SDK)', unit: 'ms', goal: atMost(0.12) }],
   async begin({ server }) {

@@ -33,7 +33,7 @@ const descriptors: Trial = {
 function cut(events: boolean): Trial {
   return {
     name: events ? 'cut-with-events' : 'cut',
-    rounds: { quick: 3, full: 9 },
+    rounds: { quick: 1, full: 7 },
     contenders: events ? ['sdk', 'ours'] : ['ours'],
     figures: events
       ? [
@@ -107,7 +107,7 @@ const forgetful: Trial = {
 /** A server that is killed, and is back after 700 ms. */
 const killed: Trial = {
   name: 'killed',
-  rounds: { quick: 1, full: 7 },
+  rounds: { quick: 1, full: 5 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'failed', title: `server killed and back after 700 ms, ${CALLS} calls: failed`, unit: '', as: 'value', goal: atMost(0) },

@@ -65,7 +65,7 @@ const counted = (count: number): string => count.toLocaleString('en-US');
 /** Whether a stored session is taken up more slowly where many others are stored beside it. */
 const sessions: Trial = {
   name: 'growth-sessions',
-  rounds: { quick: 3, full: 11 },
+  rounds: { quick: 1, full: 7 },
   contenders: ['ours'],
   figures: ({ quick }) => [
     ...storedBeside(quick).flatMap((count) => [
@@ -114,16 +114,17 @@ function storedBeside(quick: boolean): number[] {
   return quick ? [1, 1000] : [1, 100, 1000, 10_000];
 }
 
-const EACH = 2000;
-const PROCESSES = [1, 2, 4, 8];
+/** Calls of each process, and how many there are. */
+const each = (quick: boolean): number => (quick ? 300 : 2000);
+const processes = (quick: boolean): number[] => (quick ? [1, 8] : [1, 2, 4, 8]);
 
 /** So many processes at work at the same time: ours on one session in Redis, the others on one of their own each. */
 const fleet: Trial = {
   name: 'fleet',
-  rounds: { quick: 1, full: 5 },
+  rounds: { quick: 1, full: 3 },
   contenders: ['sdk', 'ours'],
-  figures: () => [
-    ...PROCESSES.map((count) => ({
+  figures: ({ quick }) => [
+    ...processes(quick).map((count) => ({
       key: `rate ${count}`,
       title: `${count === 1 ? 'one process' : `${count} processes on one session`} over Redis, calls/s`,
       unit: '/s',
@@ -133,7 +134,7 @@ const fleet: Trial = {
     { key: 'failed', title: 'of these calls failed', unit: '', as: 'value', goal: atMost(0) },
     { key: 'sessions', title: 'sessions that they had', unit: '', as: 'value', goal: atMost(1) },
   ],
-  async begin({ server: { url } }: Bench) {
+  async begin({ server: { url }, quick }: Bench) {
     const redis = await startRedis();
     let runs = 0;
     return {
@@ -141,19 +142,19 @@ const fleet: Trial = {
         const sample: Record<string, number> = {};
         let failed = 0;
         let most = 0;
-        for (const count of PROCESSES) {
+        for (const count of processes(quick)) {
           const options = { redisAt: { url: redis.url, prefix: `bench-${process.pid}-${++runs}:` } };
           const clients = Array.from({ length: count }, () => startClient(who));
           try {
             const ids = new Set<string | undefined>();
             for (const client of clients) {
               await client.ask('connect', { url, options });
-              await client.ask('load', { count: 500, inFlight: 16 });
+              await client.ask('load', { count: quick ? 100 : 500, inFlight: 16 });
               ids.add(await client.ask('session'));
             }
             const start = performance.now();
-            const settled = await Promise.allSettled(clients.map((client) => client.ask('load', { count: EACH, inFlight: 16 })));
-            sample[`rate ${count}`] = (count * EACH * 1000) / (performance.now() - start);
+            const settled = await Promise.allSettled(clients.map((client) => client.ask('load', { count: each(quick), inFlight: 16 })));
+            sample[`rate ${count}`] = (count * each(quick) * 1000) / (performance.now() - start);
             failed += settled.filter(({ status }) => status === 'rejected').length;
             most = Math.max(most, ids.size);
           } finally {

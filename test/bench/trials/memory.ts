@@ -8,18 +8,18 @@ const IDLE = 5000;
 
 const idle: Trial = {
   name: 'idle',
-  rounds: { quick: 1, full: 5 },
+  rounds: { quick: 1, full: 3 },
   figures: [
-    { key: 'kib', title: 'memory of an idle client, of 1,000', unit: 'KiB', goal: atMost(0.8) },
+    { key: 'kib', title: 'memory of an idle client, of 1,000 (quick: 200)', unit: 'KiB', goal: atMost(0.8) },
     { key: 'sockets', title: 'sockets of these, where nothing is listened to', unit: '', as: 'value', goal: atMost(0) },
   ],
-  async begin({ server: { url, remote } }) {
+  async begin({ server: { url, remote }, quick }) {
     return {
       async sample(who) {
         const client = startClient(who, GC);
         try {
           await remote.ask('drop');
-          const bytes = await client.ask('idle', { url, count: 1000, options: { ours: { listen: false } } });
+          const bytes = await client.ask('idle', { url, count: quick ? 200 : 1000, options: { ours: { listen: false } } });
           await sleep(IDLE);
           const { sockets } = await remote.ask('count');
           return { kib: bytes / 1024, sockets };
@@ -34,7 +34,7 @@ const idle: Trial = {
 
 const pending: Trial = {
   name: 'pending',
-  rounds: { quick: 3, full: 9 },
+  rounds: { quick: 1, full: 5 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'kib', title: 'memory of a call that waits, of 1,000, with its share of the connections', unit: 'KiB', goal: atMost(1.2) },
@@ -63,15 +63,15 @@ const crowd: Trial = {
   rounds: { quick: 1, full: 3 },
   contenders: ['sdk', 'ours'],
   figures: [
-    { key: 'time', title: '1,000 sessions of one process, 10,000 calls in flight', unit: 'ms', goal: atMost(1) },
+    { key: 'time', title: '1,000 sessions of one process, 10,000 calls in flight (quick: a fifth)', unit: 'ms', goal: atMost(1) },
     { key: 'failed', title: 'of these failed', unit: '', as: 'value', goal: atMost(0) },
   ],
-  async begin({ server: { url } }) {
+  async begin({ server: { url }, quick }) {
     return {
       async sample(who) {
         const client = startClient(who, GC);
         try {
-          await client.ask('idle', { url, count: 1000 });
+          await client.ask('idle', { url, count: quick ? 200 : 1000 });
           return await client.ask('crowd', 10);
         } finally {
           await client.child.kill();
