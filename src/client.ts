@@ -1,7 +1,7 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import type { RequestOptions } from '@modelcontextprotocol/sdk/shared/protocol.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
-import { type ListToolsResult, ListToolsResultSchema } from '@modelcontextprotocol/sdk/types.js';
+import { CallToolResultSchema, InitializeResultSchema, type ListToolsResult, ListToolsResultSchema } from '@modelcontextprotocol/sdk/types.js';
 import { type BatchOptions, type BatchRequest, runBatch, type SettledResults } from './batch.ts';
 import { Calls } from './calls/calls.ts';
 import type { CallRecord } from './calls/history.ts';
@@ -19,7 +19,7 @@ import { isAnnouncement } from './session/lifecycle.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import type { UserChange, UserState } from './session/user-state.ts';
-import { LONGEST_TIMER, within } from './timers.ts';
+import { afterIdle, LONGEST_TIMER, within } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
@@ -369,7 +369,9 @@ export class ResilientClient extends Client {
       return known;
     }
     const { changes } = this.#tools;
-    const result = await this.#calls.run(this.#planner.plan(request, schema, options));
+    const answer = this.#calls.run(this.#planner.plan(request, schema, options));
+    prepare(schema);
+    const result = await answer;
     if (listsTools) {
       this.#schemas.note(result as ListToolsResult);
       this.#tools.note(cursor, result as ListToolsResult, changes);
@@ -400,6 +402,22 @@ export class ResilientClient extends Client {
 
 function stillLeaving(timeout: number): DeadlineError {
   return new DeadlineError(`The client did not get rid of its last session within ${timeout} ms (timeout.connect).`, { advice: 'Nothing was sent.', outcome: 'not-sent', timeout });
+}
+
+/** What each of the SDK's schemas that come first can read. */
+const unprepared = new Map<unknown, () => unknown>([
+  [InitializeResultSchema, () => InitializeResultSchema.safeParse({ protocolVersion: '', capabilities: {}, serverInfo: { name: '', version: '' } })],
+  [CallToolResultSchema, () => CallToolResultSchema.safeParse({ content: [{ type: 'text', text: '' }] })],
+  [ListToolsResultSchema, () => ListToolsResultSchema.safeParse({ tools: [{ name: '', inputSchema: { type: 'object' } }] })],
+]);
+
+/**
+ * The SDK's schemas are compiled when they first read something, which takes 10 ms in a new process: let that be while the first request is
+ * on its way, and not when its answer is there.
+ */
+function prepare(schema: unknown): void {
+  const parse = unprepared.get(schema);
+  if (parse && unprepared.delete(schema)) afterIdle(1, parse);
 }
 
 /**

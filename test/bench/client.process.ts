@@ -98,6 +98,7 @@ const controls = {
 
   /** From nothing to the first answer, in ms. Connections must be cold: that is for the caller to see to. */
   fresh: async ({ url, options, list }: { url: string; options?: ContenderOptions; list?: boolean }) => {
+    await client.prepare?.(options);
     const start = performance.now();
     const one = await client.connect(url, options);
     if (list) await one.listTools();
@@ -109,6 +110,7 @@ const controls = {
 
   /** One call and no more, in ms. */
   once: async ({ url, options }: { url: string; options?: ContenderOptions }) => {
+    await client.prepare?.(options);
     const start = performance.now();
     if (client.once) await client.once(url, 'echo', 'Hello, world!', options);
     else {

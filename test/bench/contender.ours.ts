@@ -15,6 +15,7 @@ async function settings({ storeAt, redisAt, ours }: ContenderOptions): Promise<C
 
 /** As our README has it: no option is set that a measure does not need. */
 export const ours: Contender = {
+  prepare: async ({ storeAt } = {}) => storeAt === undefined || (await import('mcp-reprise/node')),
   async connect(url, options = {}) {
     const client = await connect(url, await settings(options));
     return {

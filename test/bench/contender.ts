@@ -17,6 +17,8 @@ export interface Connection {
 }
 
 export interface Contender {
+  /** Loads what {@link connect} will need, as a program does with its imports. */
+  prepare?(options?: ContenderOptions): Promise<unknown>;
   connect(url: string, options?: ContenderOptions): Promise<Connection>;
   /** One call and no more. Without it: connect, call and close. */
   once?(url: string, tool: string, text: string, options?: ContenderOptions): Promise<unknown>;

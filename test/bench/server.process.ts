@@ -85,9 +85,12 @@ function post(req: IncomingMessage, res: ServerResponse, body: string): void {
     refuse(res);
     return;
   }
+  if (!Array.isArray(message) && message.params?.name === 'hold') {
+    hold(message, res);
+    return;
+  }
   const answers = (Array.isArray(message) ? message : [message]).filter(({ id, method }) => id !== undefined && method !== undefined).map(answer);
-  if (!Array.isArray(message) && message.params?.name === 'hold') hold(message, res);
-  else if (answers.length === 0) res.writeHead(202).end();
+  if (answers.length === 0) res.writeHead(202).end();
   else if (answers.includes(undefined)) res.writeHead(200, STREAM).flushHeaders();
   else res.writeHead(200, STREAM).end(answers.map(event).join(''));
 }

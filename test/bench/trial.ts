@@ -21,7 +21,7 @@ export interface Goal {
   met(value: number): boolean;
 }
 
-export interface Point {
+interface Point {
   readonly line: string;
   readonly x: number;
 }
