@@ -27,6 +27,8 @@ interface Queue {
   /** In the order in which they are due: all wait equally long. */
   readonly alarms: Set<{ readonly dueAt: number; readonly task: () => void }>;
   timer: ReturnType<typeof setTimeout>;
+  /** When that is due, on the clock of `performance.now()`: where only one of the two clocks is a test's, the timer decides. */
+  ringsAt: number;
 }
 
 /** {@link after} for very many that wait equally long, of which hardly any comes to its end: one timer for each length of time, however many wait. */
@@ -36,9 +38,10 @@ export class Alarms {
   readonly after = (delay: number, task: () => void): (() => void) => {
     const length = fit(delay);
     let queue = this.#queues.get(length);
-    if (!queue) this.#queues.set(length, (queue = { alarms: new Set(), timer: this.#start(length, length) }));
+    const dueAt = performance.now() + length;
+    if (!queue) this.#queues.set(length, (queue = { alarms: new Set(), timer: this.#start(length, length), ringsAt: dueAt }));
     const { alarms } = queue;
-    const alarm = { dueAt: performance.now() + length, task };
+    const alarm = { dueAt, task };
     alarms.add(alarm);
     return () => {
       if (alarms.delete(alarm) && alarms.size === 0) this.#end(length, alarms);
@@ -53,11 +56,12 @@ export class Alarms {
     const queue = this.#queues.get(length);
     if (!queue) return;
     const { alarms } = queue;
-    const now = performance.now();
+    const now = Math.max(queue.ringsAt, performance.now());
     for (const alarm of alarms) {
       // A timer may be early by a part of a ms.
       if (alarm.dueAt > now + 1) {
         queue.timer = this.#start(length, alarm.dueAt - now);
+        queue.ringsAt = alarm.dueAt;
         return;
       }
       alarms.delete(alarm);

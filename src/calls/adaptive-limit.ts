@@ -47,6 +47,7 @@ export class AdaptiveLimit {
 
   /** Somebody has to wait for a turn, which nobody had to before: from here on it counts how busy this process is. */
   pressed(): void {
+    this.#busy = false;
     this.#looked = clock.eventLoopUtilization?.();
     this.#lookedAt = performance.now();
   }

@@ -360,7 +360,7 @@ function late(spec: CallSpec, flight: Flight, over: Exclude<Over, { by: 'signal'
   const { lastFailure } = flight;
   const setBy = over.by === 'total' ? 'timeout.total' : spec.method === 'initialize' ? 'timeout.connect' : 'timeout.call';
   const ofBatch = over.by === 'total' ? spec.batchTimeout : undefined;
-  const timeout = ofBatch ?? spec.connectTimeout ?? over.limit;
+  const timeout = ofBatch ?? (over.by === 'call' ? spec.connectTimeout : undefined) ?? over.limit;
   const within = ofBatch === undefined ? `${timeout} ms (${setBy})` : `the ${timeout} ms of its batch`;
   const last = lastFailure ? ` The last attempt failed: ${reasonOf(lastFailure)}` : '';
   return new DeadlineError(`${spec.what} was not answered within ${within}.`, { advice: became() + last, outcome, timeout, cause: lastFailure });

@@ -19,17 +19,12 @@ import type { Wire } from './wire.ts';
 /** A client that took a session up and calls nothing may be one that only listens: after this time, in ms, the session is proved. */
 const LISTENER = 1000;
 
-/** What the client is told on a new session in the server's place: that its lists may be others. */
-const ANNOUNCEMENTS = {
-  tools: { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
-  prompts: { jsonrpc: '2.0', method: 'notifications/prompts/list_changed' },
-  resources: { jsonrpc: '2.0', method: 'notifications/resources/list_changed' },
-} as const;
-const ANNOUNCED: ReadonlySet<JSONRPCMessage> = new Set(Object.values(ANNOUNCEMENTS));
+/** What we said in the server's name. */
+const announcements = new WeakSet<JSONRPCMessage>();
 
 /** Whether a message is ours and not the server's: whoever deals with resets has dealt with it. */
 export function isAnnouncement(message: JSONRPCMessage): boolean {
-  return ANNOUNCED.has(message);
+  return announcements.has(message);
 }
 
 export interface LifecycleHost {
@@ -412,8 +407,11 @@ export class Lifecycle {
   #announceChange(session: ActiveSession): void {
     if (this.session !== session) return;
     const { capabilities } = session.initialized;
-    for (const [list, announcement] of Object.entries(ANNOUNCEMENTS)) {
-      if (capabilities[list as keyof typeof ANNOUNCEMENTS]?.listChanged) this.#host.toClient(announcement);
+    for (const list of ['tools', 'prompts', 'resources'] as const) {
+      if (!capabilities[list]?.listChanged) continue;
+      const announcement: JSONRPCMessage = { jsonrpc: '2.0', method: `notifications/${list}/list_changed` };
+      announcements.add(announcement);
+      this.#host.toClient(announcement);
     }
   }
 

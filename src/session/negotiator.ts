@@ -369,9 +369,10 @@ export class Negotiator {
     const deadline = performance.now() + timeout;
     for (let tries = 0; ; tries++) {
       const ending = await this.#host.wire.post(link, message, deadline - performance.now());
-      const broke = ending.type === 'cut' ? link.kind !== 'pipe' && !isPermanent(ending.error) : ending.type === 'not-sent' && !ending.permanent;
+      const broke = ending.type === 'cut' ? !isPermanent(ending.error) : ending.type === 'not-sent' && !ending.permanent;
       const delay = backoffDelay(RENEWAL, tries);
-      if (!broke || tries >= MOST_REPEATS || performance.now() + delay >= deadline) return ending;
+      // A pipe that broke stays broken.
+      if (!broke || link.kind === 'pipe' || tries >= MOST_REPEATS || performance.now() + delay >= deadline) return ending;
       await sleep(delay, scope);
     }
   }

@@ -35,6 +35,15 @@ describe('alarms', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  it('ring by the timers of a test that leaves the other clock alone', () => {
+    vi.useRealTimers();
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const rung: string[] = [];
+    for (const name of ['a', 'b']) alarms.after(60_000, () => rung.push(name));
+    vi.advanceTimersByTime(60_001);
+    expect(rung).toEqual(['a', 'b']);
+  });
+
   it('may be set and stopped by one that rings', () => {
     const rung: string[] = [];
     let stop = (): void => {};

@@ -131,7 +131,7 @@ const fleet: Trial = {
       goal: atLeast(2),
       point: { line: 'calls/s of a fleet, by processes', x: count },
     })),
-    { key: 'failed', title: 'of these calls failed', unit: '', as: 'value', goal: atMost(0) },
+    { key: 'failed', title: 'processes in which a call failed', unit: '', as: 'value', goal: atMost(0) },
     { key: 'sessions', title: 'sessions that they had', unit: '', as: 'value', goal: atMost(1) },
   ],
   async begin({ server: { url }, quick }: Bench) {
