@@ -1,6 +1,6 @@
 /**
  * What it costs, side by side: the SDK's own client, ours, and the least that node:http can do. `npm run bench`, with `-- --quick` for
- * three minutes, `--only burst` (a part of a name; more than once) for some, `--out directory` for where the results go.
+ * five minutes instead of twenty, `--only burst` (a part of a name; more than once) for some, `--out directory` for where the results go.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -30,22 +30,31 @@ await using server = await startBenchServer();
 await using far = await startNetwork(server, 50);
 const bench: Bench = { quick, server, far };
 const results: Result[] = [];
+let facts: string[] = [];
 for (const trial of trials) {
   const begun = performance.now();
   results.push(...(await run(trial, bench, (round, rounds) => process.stderr.write(`\r\x1b[K${trial.name}: round ${round} of ${rounds}`))));
   process.stderr.write(`\r\x1b[K${trial.name}: ${((performance.now() - begun) / 1000).toFixed(0)} s\n`);
+  // After each, so that a run that is stopped has not been for nothing.
+  await save();
+}
+console.log(`\n${facts.join('\n')}\n\n${terminal(results)}`);
+
+async function save(): Promise<void> {
+  facts = whatIsKnown();
+  await mkdir(out, { recursive: true });
+  await writeFile(join(out, 'results.json'), `${JSON.stringify({ facts, results }, undefined, 2)}\n`);
+  await writeFile(join(out, 'results.md'), markdown(results, facts));
+  await writeFile(join(out, 'results.svg'), plot(results));
+  if (results.some(({ point }) => point)) await writeFile(join(out, 'growth.svg'), growthPlot(results));
 }
 
-const commit = execFileSync('git', ['describe', '--always', '--dirty'], { encoding: 'utf8' }).trim();
-const [cpu] = cpus();
-const facts = [
-  `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB; commit ${commit}, ${new Date().toISOString().slice(0, 10)}; ` +
-    `${quick ? 'quick' : 'full'} run of ${Math.round((performance.now() - started) / 1000)} s. Load of the machine before and after: ${loadBefore.toFixed(1)}, ${(loadavg()[0] as number).toFixed(1)}.`,
-  'Medians of rounds in which all take turns in random order; the ratio is of ours to the bare SDK within each round. All against one real server in a process of its own.',
-];
-await mkdir(out, { recursive: true });
-await writeFile(join(out, 'results.json'), `${JSON.stringify({ facts, results }, undefined, 2)}\n`);
-await writeFile(join(out, 'results.md'), markdown(results, facts));
-await writeFile(join(out, 'results.svg'), plot(results));
-if (results.some(({ point }) => point)) await writeFile(join(out, 'growth.svg'), growthPlot(results));
-console.log(`\n${facts.join('\n')}\n\n${terminal(results)}`);
+function whatIsKnown(): string[] {
+  const commit = execFileSync('git', ['describe', '--always', '--dirty'], { encoding: 'utf8' }).trim();
+  const [cpu] = cpus();
+  return [
+    `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB; commit ${commit}, ${new Date().toISOString().slice(0, 10)}; ` +
+      `${quick ? 'quick' : 'full'} run of ${Math.round((performance.now() - started) / 1000)} s. Load of the machine before and after: ${loadBefore.toFixed(1)}, ${(loadavg()[0] as number).toFixed(1)}.`,
+    'Medians of rounds in which all take turns in random order; the ratio is of ours to the bare SDK within each round. All against one real server in a process of its own.',
+  ];
+}

@@ -51,7 +51,7 @@ export const QUICK: readonly PlantedBug[] = [
     file: 'calls/calls.ts',
     edits: [
       ['return retrying(attempt, {', "return retrying(() => within(attempt(), flight.left / 3, () => new UnreachableError('no answer yet')), {"],
-      ["import { type Backoff, sleep } from '../timers.ts';", "import { type Backoff, sleep, within } from '../timers.ts';\nimport { UnreachableError } from '../errors.ts';"],
+      ["import { Alarms, type Backoff, sleep } from '../timers.ts';", "import { Alarms, type Backoff, sleep, within } from '../timers.ts';\nimport { UnreachableError } from '../errors.ts';"],
     ],
     caughtBy: unit('deadline', 'a call whose time is over'),
   },

@@ -117,7 +117,7 @@ export const RACES: readonly PlantedBug[] = [
   {
     name: 'a subscription that breaks off on the next session is given up',
     file: 'session/negotiator.ts',
-    edits: [['tries >= MOST_REPEATS', 'tries >= MOST_REPEATS - 3']],
+    edits: [['if (!broke || tries >= MOST_REPEATS || performance', 'if (!broke || tries >= MOST_REPEATS - 3 || performance']],
     caughtBy: race('a subscription that is to hold on the next session'),
   },
 ];

@@ -3,7 +3,7 @@ import { endClients, warmClients } from './clients.ts';
 
 const sequential: Trial = {
   name: 'sequential',
-  rounds: { quick: 3, full: 15 },
+  rounds: { quick: 3, full: 11 },
   figures: [
     { key: 'p50', title: 'sequential call, p50', unit: 'ms', goal: atMost(0.55) },
     { key: 'cpu', title: 'client CPU per call, sequential', unit: 'µs', goal: atMost(0.35) },
@@ -21,7 +21,7 @@ const sequential: Trial = {
 function throughput(inFlight: number, count: number): Trial {
   return {
     name: `throughput-${inFlight}`,
-    rounds: { quick: 2, full: 9 },
+    rounds: { quick: 2, full: 5 },
     figures: [
       { key: 'rate', title: `calls/s, ${inFlight} in flight`, unit: '/s', goal: atLeast(2) },
       { key: 'cpu', title: `client CPU per call, ${inFlight} in flight`, unit: 'µs', goal: atMost(0.35) },
@@ -41,7 +41,7 @@ function throughput(inFlight: number, count: number): Trial {
 
 const long: Trial = {
   name: 'long',
-  rounds: { quick: 1, full: 3 },
+  rounds: { quick: 1, full: 2 },
   figures: [{ key: 'rate', title: '10,000 calls, 64 in flight, calls/s', unit: '/s', goal: atLeast(3) }],
   async begin(bench) {
     const clients = await warmClients(bench);
@@ -59,7 +59,7 @@ const long: Trial = {
 function burst(far: boolean): Trial {
   return {
     name: far ? 'burst-50ms' : 'burst',
-    rounds: { quick: 3, full: 9 },
+    rounds: { quick: 3, full: 7 },
     figures: [
       far
         ? { key: 'time', title: '1,000 calls at once, 50 ms round trip', unit: 'ms', goal: atMost(0.7) }
@@ -95,7 +95,7 @@ const ROOMY = ['--expose-gc', '--min-semi-space-size=256', '--max-semi-space-siz
 
 const allocated: Trial = {
   name: 'allocated',
-  rounds: { quick: 2, full: 9 },
+  rounds: { quick: 2, full: 5 },
   figures: [{ key: 'kib', title: 'allocated per call', unit: 'KiB', as: 'value', goal: atMost(60, 'KiB') }],
   async begin(bench) {
     const clients = await warmClients(bench, ROOMY);

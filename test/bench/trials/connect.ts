@@ -124,7 +124,7 @@ const oneOff: Trial = {
 
 const program: Trial = {
   name: 'program',
-  rounds: { quick: 3, full: 15 },
+  rounds: { quick: 3, full: 11 },
   figures: [{ key: 'time', title: 'new process, from its start to its exit, one call', unit: 'ms', goal: atMost(0.8) }],
   async begin({ server }) {
     return { sample: async (who) => ({ time: await runOnce(who, server.url) }), end: async () => {} };

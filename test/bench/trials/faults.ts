@@ -9,7 +9,7 @@ const HANGS = 3000;
 /** As many sockets and files as a process may have by default on some systems, and fewer. */
 const descriptors: Trial = {
   name: 'descriptors',
-  rounds: { quick: 1, full: 3 },
+  rounds: { quick: 1, full: 1 },
   figures: [{ key: 'answered', title: '2,000 calls at once with 512 file descriptors: answered', unit: '', as: 'value', goal: atLeast(2000) }],
   async begin({ server }) {
     return {
@@ -33,7 +33,7 @@ const descriptors: Trial = {
 function cut(events: boolean): Trial {
   return {
     name: events ? 'cut-with-events' : 'cut',
-    rounds: { quick: 1, full: 7 },
+    rounds: { quick: 1, full: 5 },
     contenders: events ? ['sdk', 'ours'] : ['ours'],
     figures: events
       ? [
@@ -77,7 +77,7 @@ const PACE = 25;
 /** A server that forgets its sessions while a client calls it every 25 ms. */
 const forgetful: Trial = {
   name: 'forgets',
-  rounds: { quick: 1, full: 3 },
+  rounds: { quick: 1, full: 1 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'failed', title: `server forgets its sessions, ${CALLS} calls: failed`, unit: '', as: 'value', goal: atMost(0) },
@@ -107,7 +107,7 @@ const forgetful: Trial = {
 /** A server that is killed, and is back after 700 ms. */
 const killed: Trial = {
   name: 'killed',
-  rounds: { quick: 1, full: 5 },
+  rounds: { quick: 1, full: 3 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'failed', title: `server killed and back after 700 ms, ${CALLS} calls: failed`, unit: '', as: 'value', goal: atMost(0) },

@@ -8,7 +8,7 @@ const IDLE = 5000;
 
 const idle: Trial = {
   name: 'idle',
-  rounds: { quick: 1, full: 3 },
+  rounds: { quick: 1, full: 1 },
   figures: [
     { key: 'kib', title: 'memory of an idle client, of 1,000 (quick: 200)', unit: 'KiB', goal: atMost(0.8) },
     { key: 'sockets', title: 'sockets of these, where nothing is listened to', unit: '', as: 'value', goal: atMost(0) },
@@ -34,7 +34,7 @@ const idle: Trial = {
 
 const pending: Trial = {
   name: 'pending',
-  rounds: { quick: 1, full: 5 },
+  rounds: { quick: 1, full: 3 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'kib', title: 'memory of a call that waits, of 1,000, with its share of the connections', unit: 'KiB', goal: atMost(1.2) },
@@ -60,7 +60,7 @@ const pending: Trial = {
 
 const crowd: Trial = {
   name: 'crowd',
-  rounds: { quick: 1, full: 3 },
+  rounds: { quick: 1, full: 1 },
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'time', title: '1,000 sessions of one process, 10,000 calls in flight (quick: a fifth)', unit: 'ms', goal: atMost(1) },
