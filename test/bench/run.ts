@@ -53,7 +53,7 @@ function whatIsKnown(): string[] {
   const commit = execFileSync('git', ['describe', '--always', '--dirty'], { encoding: 'utf8' }).trim();
   const [cpu] = cpus();
   return [
-    `Node ${process.versions.node}, Linux ${release()}, ${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB; commit ${commit}, ${new Date().toISOString().slice(0, 10)}; ` +
+    `Node ${process.versions.node}, Linux ${release().split('.', 2).join('.')}, ${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB; commit ${commit}, ${new Date().toISOString().slice(0, 10)}; ` +
       `${quick ? 'quick' : 'full'} run of ${Math.round((performance.now() - started) / 1000)} s. Load of the machine before and after: ${loadBefore.toFixed(1)}, ${(loadavg()[0] as number).toFixed(1)}.`,
     'Medians of rounds in which all take turns in random order; the ratio is of ours to the bare SDK within each round. All against one real server in a process of its own.',
   ];
