@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StoreError } from '../errors.ts';
 import { sleep } from '../timers.ts';
@@ -28,15 +28,11 @@ const LOOK = 4;
 export const LIMIT = 3_000;
 /** When a change gives up getting hold of its file, in ms before its end: who asked for it is to hear why. */
 const SPARE = 500;
-/** The age from which a temporary directory or a claim is an orphan, in ms. */
-const ORPHAN_AGE = 5 * 60_000;
-/** The age from which a lock's record is of no use, in ms. One that is held is written anew more often, whatever its ttl. */
-const LOCK_AGE = 30 * 24 * 3_600_000;
 
 const TEMPORARY = '.tmp';
 const CLAIM = '.claim';
-/** Our own names only: the directory may hold what belongs to others. */
-const LEFTOVER = /^(?:[0-9a-f-]{36}\.tmp|[0-9a-f]{64}\.claim)$/;
+/** What a dead writer may leave behind. Our own names only: the directory may hold what belongs to others. */
+export const LEFTOVER = /^(?:[0-9a-f-]{36}\.tmp|[0-9a-f]{64}\.claim)$/;
 /** The name of a record's file. */
 export const RECORD = /^[0-9a-f]{64}$/;
 
@@ -98,37 +94,6 @@ export async function removeFile(
     },
   });
   return there;
-}
-
-/** Removes what dead writers left behind, once it is older than five minutes, until `signal` aborts. Best effort: never rejects. */
-export async function sweepOrphans(directory: string, signal: AbortSignal): Promise<void> {
-  for (const name of await olderThan(ORPHAN_AGE, directory, LEFTOVER)) {
-    if (signal.aborted) return;
-    // Should its owner only have been paused, then it finds its claim broken and tries again.
-    await rm(join(directory, name), { recursive: true, force: true }).catch(() => undefined);
-  }
-}
-
-/** Removes the records of locks that nobody has had for 30 days, until `signal` aborts. Best effort: never rejects. */
-export async function sweepLocks(directory: string, signal: AbortSignal): Promise<void> {
-  for (const name of await olderThan(LOCK_AGE, directory, RECORD)) {
-    if (signal.aborted) return;
-    const still = async (): Promise<boolean> => isOlderThan(LOCK_AGE, join(directory, name));
-    await removeFile(directory, name, { end: performance.now() + LIMIT, check: still }).catch(() => undefined);
-  }
-}
-
-async function olderThan(age: number, directory: string, pattern: RegExp): Promise<string[]> {
-  const found: string[] = [];
-  for (const name of await readdir(directory).catch(() => [])) {
-    if (pattern.test(name) && (await isOlderThan(age, join(directory, name)))) found.push(name);
-  }
-  return found;
-}
-
-async function isOlderThan(age: number, path: string): Promise<boolean> {
-  const there = await stat(path).catch(() => undefined);
-  return there !== undefined && Date.now() - there.mtimeMs > age;
 }
 
 interface Change {

@@ -50,7 +50,7 @@ type Call = (...args: never[]) => Promise<unknown>;
 
 /** Every function of the file system that a store uses, each told to `around` when it is called. */
 function patchAll(around: (call: () => Promise<unknown>, path: string) => Promise<unknown>): void {
-  const names = ['open', 'mkdir', 'readFile', 'readdir', 'rename', 'rm', 'rmdir', 'stat'] as const;
+  const names = ['open', 'mkdir', 'opendir', 'readFile', 'readdir', 'rename', 'rm', 'rmdir', 'stat'] as const;
   patch(Object.fromEntries(names.map((name) => [name, (...args: never[]) => around(() => (original[name] as Call)(...args), String(args[0]))])));
 }
 

@@ -19,7 +19,7 @@ afterEach(async () => {
 });
 
 describe('The file store: what dead writers left behind', () => {
-  it('is removed on first use, but only when it is old', async () => {
+  it('is removed after the first use, but only when it is old', async () => {
     await place.opened().set('key', 'value');
     const old = new Date(Date.now() - 6 * 60_000);
     const fresh = `${randomUUID()}.tmp`;
