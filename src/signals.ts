@@ -30,7 +30,7 @@ export class Abort implements Signal {
     return this.#native.signal;
   }
 
-  abort(reason: unknown): void {
+  abort(reason?: unknown): void {
     if (this.aborted) return;
     this.aborted = true;
     this.reason = reason;
@@ -101,6 +101,12 @@ export function onAbort(signal: Signal, task: () => void): () => void {
   if (signal.aborted) {
     task();
     return () => {};
+  }
+  if (signal instanceof Abort) {
+    // Another each time: the same one may be there twice.
+    const listener = (): void => task();
+    signal.addEventListener('abort', listener);
+    return () => signal.removeEventListener('abort', listener);
   }
   let watch = watches.get(signal);
   if (!watch) watches.set(signal, (watch = new Watch(signal)));

@@ -1,4 +1,4 @@
-import { onAbort, type Signal } from './signals.ts';
+import { Abort, onAbort, type Signal } from './signals.ts';
 import { sleep } from './timers.ts';
 
 /** What a browser tells of its device, to pages and workers. Elsewhere nothing is ever told. */
@@ -49,11 +49,11 @@ export function onWake(task: () => void): () => void {
 export async function nap(delay: number, signal: Signal, least = 0): Promise<void> {
   if (least > 0) await sleep(least, signal);
   if (delay <= least) return signal.throwIfAborted();
-  const over = new AbortController();
+  const over = new Abort();
   const stopWaking = onWake(() => over.abort());
   const release = onAbort(signal, () => over.abort());
   try {
-    await sleep(delay - least, over.signal).catch(() => undefined);
+    await sleep(delay - least, over).catch(() => undefined);
     signal.throwIfAborted();
   } finally {
     stopWaking();

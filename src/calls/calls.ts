@@ -1,6 +1,6 @@
 import { ClosedError, DeadlineError, type FailedOutcome, reasonOf, RepriseError } from '../errors.ts';
 import type { RateLimit, RetryBudget } from '../options.ts';
-import { onAbort } from '../signals.ts';
+import { Abort, onAbort } from '../signals.ts';
 import { Alarms, type Backoff, sleep } from '../timers.ts';
 import type { Concurrency } from './adaptive-limit.ts';
 import { Budget } from './buckets.ts';
@@ -93,7 +93,7 @@ export class Calls {
   readonly #writing = new Set<Promise<void>>();
   readonly #shared = new Map<string, Shared>();
   /** Those who wait for a turn for several calls. */
-  readonly #waiting = new Set<AbortController>();
+  readonly #waiting = new Set<Abort>();
   #count = 0;
   #pending = 0;
 
@@ -128,11 +128,11 @@ export class Calls {
   /** Whoever has a turn for several calls at once waits for it here. Returns what gives it back. */
   async turn(signal: AbortSignal, left: number, what: string): Promise<() => void> {
     if (!this.#gate.tryEnter()) {
-      const waiting = new AbortController();
+      const waiting = new Abort();
       const release = onAbort(signal, () => waiting.abort(signal.reason));
       this.#waiting.add(waiting);
       try {
-        await this.#gate.enter(waiting.signal, left, what);
+        await this.#gate.enter(waiting, left, what);
       } finally {
         this.#waiting.delete(waiting);
         release();

@@ -1,4 +1,5 @@
 import { ClosedError, type FailedOutcome, RepriseError } from '../errors.ts';
+import { Abort, type Signal } from '../signals.ts';
 import type { Outcome } from './verdict.ts';
 
 const DID_NOT_RUN: ReadonlySet<Outcome> = new Set(['not-sent', 'never', 'busy', 'lost', 'refused']);
@@ -37,9 +38,7 @@ export class Flight {
   waiting: string | undefined;
   readonly #giveUp: GiveUp;
   readonly #waiters = new Set<Waiter>();
-  /** Only where somebody waits: most flights land without. */
-  #abort: AbortController | undefined;
-  #end: { readonly reason: unknown } | undefined;
+  readonly #abort = new Abort();
   #attempt: AbortController | undefined;
   #closed = false;
 
@@ -50,14 +49,12 @@ export class Flight {
 
   /** Nobody waits for it any more. */
   get ended(): boolean {
-    return this.#end !== undefined;
+    return this.#abort.aborted;
   }
 
   /** Aborts when it has ended. */
-  get signal(): AbortSignal {
-    this.#abort ??= new AbortController();
-    if (this.#end) this.#abort.abort(this.#end.reason);
-    return this.#abort.signal;
+  get signal(): Signal {
+    return this.#abort;
   }
 
   /** The time that it has left, in ms: that of its most patient waiter. */
@@ -113,7 +110,7 @@ export class Flight {
 
   /** Makes an attempt, under a signal of its own: the SDK leaves its listener on the signal that it is given. */
   async attempt<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    if (this.#end) throw this.#end.reason;
+    this.#abort.throwIfAborted();
     const attempt = new AbortController();
     this.#attempt = attempt;
     this.attempts++;
@@ -143,7 +140,7 @@ export class Flight {
   }
 
   /** Waits, where it is neither sent nor about to be. Rejects when nobody wants it any more, or its client is closed. */
-  async wait(forWhat: string, task: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  async wait(forWhat: string, task: (signal: Signal) => Promise<void>): Promise<void> {
     this.waiting = forWhat;
     if (this.#closed) this.close();
     try {
@@ -163,9 +160,8 @@ export class Flight {
   }
 
   #finish(reason: unknown): void {
-    if (this.#end) return;
-    this.#end = { reason };
-    this.#abort?.abort(reason);
+    if (this.ended) return;
+    this.#abort.abort(reason);
     this.#attempt?.abort(reason);
   }
 }

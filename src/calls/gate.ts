@@ -3,7 +3,7 @@ import type { RateLimit } from '../options.ts';
 import { after } from '../timers.ts';
 import { AdaptiveLimit, type Concurrency } from './adaptive-limit.ts';
 import { TokenBucket } from './buckets.ts';
-import { onAbort } from '../signals.ts';
+import { onAbort, type Signal } from '../signals.ts';
 
 interface Visitor {
   enter(): void;
@@ -44,7 +44,7 @@ export class Gate {
    * @param left - the time that there is for it, in ms
    * @throws RateLimitedError at once where the rate does not let it in within that time
    */
-  enter(signal: AbortSignal, left: number, what: string): Promise<void> {
+  enter(signal: Signal, left: number, what: string): Promise<void> {
     const wait = this.#rate?.until(this.#queue.size + 1) ?? 0;
     if (wait > Math.max(left, 0)) {
       const error = new RateLimitedError(`${what} would have to wait ${Math.round(wait)} ms for its turn (\`rateLimit\`), and has only ${Math.round(left)} ms.`, {

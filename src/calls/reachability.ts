@@ -1,6 +1,6 @@
 import { CircuitOpenError, reasonOf, UnreachableError } from '../errors.ts';
 import { after, afterIdle, type Backoff, backoffDelay } from '../timers.ts';
-import { onAbort } from '../signals.ts';
+import { Abort, onAbort, type Signal } from '../signals.ts';
 import { nap, onWake } from '../wake.ts';
 import { outcomeOf } from './verdict.ts';
 
@@ -101,12 +101,12 @@ export class Reachability {
   }
 
   /** Waits for `delay` ms, or less if the server is heard of before. */
-  async pause(delay: number, signal: AbortSignal): Promise<void> {
-    const news = new AbortController();
+  async pause(delay: number, signal: Signal): Promise<void> {
+    const news = new Abort();
     const forget = this.#listen(() => news.abort());
     const release = onAbort(signal, () => news.abort());
     try {
-      await nap(delay, news.signal).catch(() => {});
+      await nap(delay, news).catch(() => {});
       signal.throwIfAborted();
     } finally {
       forget();
@@ -115,7 +115,7 @@ export class Reachability {
   }
 
   /** Waits until the server is heard of, for as long as it takes. Meanwhile one ping at a time asks for it. */
-  async park(signal: AbortSignal): Promise<void> {
+  async park(signal: Signal): Promise<void> {
     let forget = (): void => {};
     let release = (): void => {};
     this.#parked++;
