@@ -30,6 +30,7 @@ export function httpConnector(url: URL, options: HttpOptions): Connector {
     address: { url: url.origin + url.pathname, query: url.search },
     traffic: requester.traffic,
     connect: () => new HttpLink(endpoint),
+    warm: (method) => requester.warm?.(method, url),
     // The spec's way to tell an old server (2025-11-25, Transports, Backwards Compatibility). Any other status, 401 above all, is the
     // server's true word and must not be hidden behind a second attempt.
     fallback: ({ status }) => (status === 400 || status === 404 || status === 405 ? sseConnector(url, options) : undefined),

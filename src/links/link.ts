@@ -84,6 +84,8 @@ export interface Connector {
   /** What its links have sent and received; absent where that is not counted. */
   readonly traffic?: Traffic;
   connect(): Link;
+  /** A request is about to come, or the server's stream (GET): what a connection takes can begin. Fails silently. */
+  warm?(method: 'POST' | 'GET'): void;
   /** Another way to reach the same server, when this one refused the handshake in a way that says "wrong transport". */
   fallback?(failure: HttpFailure): Connector | undefined;
   /** Lets go of what its links share: idle sockets. */

@@ -1,69 +1,35 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
-import type { Duplex } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { urlToHttpOptions } from 'node:url';
+import { isOpen, Pool } from './pool.node.ts';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic, UnreadableError } from './requester.ts';
 
 /**
- * An idle socket is given up before the 5 s after which a Node server closes it: a request on a socket that the server is just
- * closing fails in a way that proves nothing.
+ * A requester over node:http and node:https, with connections kept alive and no time limit of its own. What a server says of its own accord
+ * comes over connections of its own: it would keep the one that the handshake has opened from the call that follows.
  */
-const IDLE_SOCKET = 4000;
-
-/** When a socket in a pool was last used, on the clock of `performance.now()`. On the socket itself, which is quicker than a map beside it. */
-const IDLE_SINCE = Symbol('idle since');
-type Pooled = Duplex & { [IDLE_SINCE]?: number };
-
-class HttpAgent extends http.Agent {
-  override keepSocketAlive(socket: Pooled): void {
-    socket[IDLE_SINCE] = performance.now();
-    return super.keepSocketAlive(socket);
-  }
-}
-
-class HttpsAgent extends https.Agent {
-  override keepSocketAlive(socket: Pooled): void {
-    socket[IDLE_SINCE] = performance.now();
-    return super.keepSocketAlive(socket);
-  }
-}
-
-/**
- * Gives up sockets whose time is over. The agent has timers for that; but a program that was busy for long makes its next request before
- * they fire, and it would go out on a socket that the server has closed.
- */
-function weed({ freeSockets }: http.Agent): void {
-  const over = performance.now() - IDLE_SOCKET;
-  for (const name in freeSockets) {
-    for (const socket of freeSockets[name] ?? []) {
-      // The oldest come first.
-      if (((socket as Pooled)[IDLE_SINCE] ?? over) >= over) break;
-      socket.destroy();
-    }
-  }
-}
-
-/** A requester over node:http and node:https, with connections kept alive and no time limit of its own. */
 export function nodeRequester(): Requester {
-  const options: http.AgentOptions = { keepAlive: true, timeout: IDLE_SOCKET, scheduling: 'lifo' };
-  let agents: { http: http.Agent; https: https.Agent } | undefined;
+  const pools = new Map<string, Pool>();
   const traffic: Traffic = { sent: 0, received: 0, streams: 0 };
+  const poolFor = ({ protocol }: URL, method: HttpRequest['method']): Pool => {
+    const name = method === 'GET' ? `${protocol} streams` : protocol;
+    let pool = pools.get(name);
+    if (!pool) pools.set(name, (pool = new Pool(protocol === 'https:')));
+    return pool;
+  };
   return {
     traffic,
-    request: (request) => {
-      agents ??= { http: new HttpAgent(options), https: new HttpsAgent(options) };
-      return send(request, agents, traffic);
-    },
+    warm: (method, url) => poolFor(url, method).warm(url),
+    request: (request) => send(request, poolFor(request.url, request.method), traffic),
     close() {
-      agents?.http.destroy();
-      agents?.https.destroy();
-      agents = undefined;
+      for (const pool of pools.values()) pool.close();
+      pools.clear();
     },
   };
 }
 
-function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, agents: { http: http.Agent; https: https.Agent }, traffic: Traffic): Promise<HttpReply> {
+function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, pool: Pool, traffic: Traffic): Promise<HttpReply> {
   return new Promise((resolve, reject) => {
     // The listener is ours and goes when the exchange is over: Node's own `signal` option would stay on a long-lived signal.
     if (signal.aborted) {
@@ -71,10 +37,9 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
       return;
     }
     const secure = url.protocol === 'https:';
-    const agent = secure ? agents.https : agents.http;
-    weed(agent);
+    pool.weed();
     const { protocol, hostname, port, path, auth } = placeOf(url);
-    const outgoing: http.RequestOptions = { protocol, hostname, port, path, auth, method, headers, agent };
+    const outgoing: http.RequestOptions = { protocol, hostname, port, path, auth, method, headers, agent: pool.agent };
     let request: http.ClientRequest;
     try {
       request = secure ? https.request(outgoing) : http.request(outgoing);
@@ -90,7 +55,7 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     };
     request.once('socket', (socket) => {
       // A socket from the pool may carry the request at once: from then on nobody knows.
-      if (!socket.connecting) onConnected();
+      if (isOpen(socket)) onConnected();
       else socket.once(secure ? 'secureConnect' : 'connect', onConnected);
     });
     // Without an error: one for a request whose answer is already complete would have no listener and end the process.

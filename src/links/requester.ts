@@ -7,6 +7,8 @@ import type { Signal } from '../signals.ts';
 export interface Requester {
   readonly traffic: Traffic;
   request(request: HttpRequest): Promise<HttpReply>;
+  /** Opens a connection for a request that is about to come, where that can be done. Fails silently. */
+  warm?(method: HttpRequest['method'], url: URL): void;
   /** Closes idle connections and everything in flight. */
   close(): void;
 }

@@ -91,11 +91,13 @@ export class Correlator {
   readonly #byClientId = new Map<RequestId, PendingCall>();
   /** Progress tokens that outlive their call: those of tasks. Bounded; the oldest go first. */
   readonly #taskTokens = new Map<number, ProgressToken>();
-  #nextId: number;
+  readonly #random: () => number;
+  /** Known with the first request: what random numbers take is loaded while that waits for its connection. */
+  #nextId: number | undefined;
   #dropped = 0;
 
   constructor(random: () => number = randomStart) {
-    this.#nextId = random();
+    this.#random = random;
   }
 
   /** Messages of the server that belong to no request of ours: foreign, late, repeated or wrongly typed ids. */
@@ -139,8 +141,9 @@ export class Correlator {
   dispatch(call: PendingCall): JSONRPCRequest {
     this.withdraw(call);
     // The id of a call that was joined may be any.
-    while (this.#byWireId.has(this.#nextId)) this.#nextId++;
-    const id = this.#nextId++;
+    let id = (this.#nextId ??= this.#random());
+    while (this.#byWireId.has(id)) id++;
+    this.#nextId = id + 1;
     this.#register(call, id);
     const { params } = call.request;
     if (params?._meta?.progressToken === undefined) return { ...call.request, id };

@@ -111,6 +111,7 @@ export class Lifecycle {
     this.#scope = new AbortController();
     this.#connectBy = connectBy;
     this.#machine.enter({ name: 'idle' });
+    this.#negotiator.warm();
   }
 
   /** The client's `initialize`: answered from the store where a session can be taken up, by the server otherwise. */

@@ -4,7 +4,7 @@ import { ServerStream, type StreamHost } from './server-stream.ts';
 import type { ActiveSession } from './state.ts';
 import type { Lock } from '../storage/store.ts';
 import { onAbort } from '../signals.ts';
-import { expiring } from '../timers.ts';
+import { expiring, sleep } from '../timers.ts';
 
 export interface ListenerHost {
   /** What a session's stream tells. */
@@ -30,6 +30,8 @@ export interface ListenerHost {
 
 /** A turn that is free is given within this time, in ms. */
 const WAITED = 1000;
+/** How long the answer that has proven a session goes first, in ms: in a new process all of this runs for the first time. */
+const ANSWER_FIRST = 10;
 
 /**
  * Listens to what a session's server says of its own accord. Of all who share a stored session one at a time does: most servers
@@ -60,6 +62,8 @@ export class Listener {
   }
 
   async #listen(session: ActiveSession, signal: AbortSignal): Promise<void> {
+    // What the server says meanwhile comes after the cursor; and where there is none, it counts as missed.
+    if (session.resumed) await sleep(ANSWER_FIRST, signal);
     const host = this.#host.streamHost(session);
     const channel = this.#host.channel(session);
     const relay = channel && new Relay(channel, session.createdAt, host);

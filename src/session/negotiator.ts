@@ -95,6 +95,11 @@ export class Negotiator {
     return record && this.#takeUp(record);
   }
 
+  /** Whatever comes of it, the server will be asked something soon. */
+  warm(): void {
+    this.#connector.warm?.('POST');
+  }
+
   /**
    * The same, or the turn to make one: of all processes that find none, one makes it, and the others find that. The turn lasts until
    * {@link endTurn}.
@@ -279,6 +284,7 @@ export class Negotiator {
     timeout: number,
     message: JSONRPCNotification = { jsonrpc: '2.0', method: 'notifications/initialized' },
   ): Promise<ActiveSession> {
+    if (this.#host.options.listen !== false) this.#connector.warm?.('GET');
     const ending = await this.#tell(session.link, message, scope, timeout);
     scope.throwIfAborted();
     if (ending.type === 'aborted') throw late('notifications/initialized', this.timeout);

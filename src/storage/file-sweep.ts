@@ -1,5 +1,6 @@
 import { opendir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Abort, type Signal } from '../signals.ts';
 import { afterIdle } from '../timers.ts';
 import { LEFTOVER, LIMIT, RECORD, removeFile } from './file-claim.ts';
 import { overSoon } from './rules.ts';
@@ -15,12 +16,12 @@ const PORTION = 256;
 
 /** Clears away what is of no use any more in a store's directory, once: a second after its first use, or when it is closed before. */
 export class Sweep {
-  readonly #work: (signal: AbortSignal) => Promise<void>;
-  readonly #gone = new AbortController();
+  readonly #work: (signal: Signal) => Promise<void>;
+  readonly #gone = new Abort();
   #state: { readonly name: 'unused' } | { readonly name: 'due'; readonly stop: () => void } | { readonly name: 'begun'; readonly done: Promise<void> } = { name: 'unused' };
 
   /** @param work - Ends soon after its signal aborts. Never rejects. */
-  constructor(work: (signal: AbortSignal) => Promise<void>) {
+  constructor(work: (signal: Signal) => Promise<void>) {
     this.#work = work;
   }
 
@@ -39,12 +40,12 @@ export class Sweep {
 
   #begin(): void {
     if (this.#state.name === 'due') this.#state.stop();
-    this.#state = { name: 'begun', done: this.#work(this.#gone.signal) };
+    this.#state = { name: 'begun', done: this.#work(this.#gone) };
   }
 }
 
 /** Removes what dead writers left behind, once it is older than five minutes, until `signal` aborts. Best effort: never rejects. */
-export async function sweepOrphans(directory: string, signal: AbortSignal): Promise<void> {
+export async function sweepOrphans(directory: string, signal: Signal): Promise<void> {
   for (const name of await olderThan(ORPHAN_AGE, directory, LEFTOVER, signal)) {
     if (signal.aborted) return;
     // Should its owner only have been paused, then it finds its claim broken and tries again.
@@ -53,7 +54,7 @@ export async function sweepOrphans(directory: string, signal: AbortSignal): Prom
 }
 
 /** Removes the records of locks that nobody has had for 30 days, until `signal` aborts. Best effort: never rejects. */
-export async function sweepLocks(directory: string, signal: AbortSignal): Promise<void> {
+export async function sweepLocks(directory: string, signal: Signal): Promise<void> {
   for (const name of await olderThan(LOCK_AGE, directory, RECORD, signal)) {
     if (signal.aborted) return;
     const still = async (): Promise<boolean> => isOlderThan(LOCK_AGE, join(directory, name));
@@ -61,7 +62,7 @@ export async function sweepLocks(directory: string, signal: AbortSignal): Promis
   }
 }
 
-async function olderThan(age: number, directory: string, pattern: RegExp, signal: AbortSignal): Promise<string[]> {
+async function olderThan(age: number, directory: string, pattern: RegExp, signal: Signal): Promise<string[]> {
   const found: string[] = [];
   try {
     for await (const { name } of await opendir(directory, { bufferSize: PORTION })) {

@@ -1,0 +1,131 @@
+import * as http from 'node:http';
+import * as https from 'node:https';
+import { isIP, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { urlToHttpOptions } from 'node:url';
+import { afterIdle } from '../timers.ts';
+
+/**
+ * An idle socket is given up before the 5 s after which a Node server closes it: a request on a socket that the server is just
+ * closing fails in a way that proves nothing.
+ */
+const IDLE_SOCKET = 4000;
+
+const SOCKET = { keepAlive: true, noDelay: true, timeout: IDLE_SOCKET };
+
+/** How long a socket that was opened early waits for its request, in ms: some servers close one on which nothing comes. */
+const EARLY = 2000;
+
+/** On the socket itself, which is quicker than a map beside it. */
+const IDLE_SINCE = Symbol('idle since');
+const OPENING = Symbol('opening');
+type Pooled = Duplex & {
+  /** When it was last used, on the clock of `performance.now()`. */
+  [IDLE_SINCE]?: number;
+  /** It was opened early, and is not ready yet. */
+  [OPENING]?: boolean;
+};
+
+/** Where a socket leads to. */
+interface Place {
+  readonly host: string;
+  readonly port: number;
+  /** The name that a certificate has to have. */
+  readonly servername: string;
+}
+
+interface Early {
+  readonly place: Place;
+  readonly socket: Socket;
+  /** Nobody looks after it any more. */
+  letGo(): void;
+}
+
+/** The connections over which requests are made, kept alive between them. */
+export class Pool {
+  readonly agent: http.Agent;
+  readonly #secure: boolean;
+  readonly #open: http.Agent['createConnection'];
+  #early: Early | undefined;
+
+  constructor(secure: boolean) {
+    const settings: http.AgentOptions = { ...SOCKET, scheduling: 'lifo' };
+    this.#secure = secure;
+    this.agent = secure ? new https.Agent(settings) : new http.Agent(settings);
+    const keep = this.agent.keepSocketAlive.bind(this.agent);
+    this.agent.keepSocketAlive = (socket: Pooled) => {
+      socket[IDLE_SINCE] = performance.now();
+      return keep(socket);
+    };
+    this.#open = this.agent.createConnection.bind(this.agent);
+    this.agent.createConnection = (options, ready) => this.#take(options) ?? this.#open(options, ready);
+  }
+
+  /**
+   * Opens a connection for the request that is about to come, while it is still being made. Where that fails the request finds out for
+   * itself. One for which none comes is closed again, and keeps no process alive.
+   */
+  warm(url: URL): void {
+    if (this.#early || Object.keys(this.agent.freeSockets).length > 0) return;
+    const { hostname, port } = urlToHttpOptions(url);
+    const host = hostname ?? '';
+    const place = { host, port: Number(port ?? (this.#secure ? 443 : 80)), servername: isIP(host) ? '' : host };
+    const socket = this.#open({ ...SOCKET, ...place }) as Socket & Pooled;
+    const forget = (): void => {
+      if (this.#early === early) this.#early = undefined;
+    };
+    const stop = afterIdle(EARLY, () => socket.destroy());
+    const early: Early = {
+      place,
+      socket,
+      letGo() {
+        stop();
+        forget();
+        socket.off('error', forget);
+      },
+    };
+    socket[OPENING] = true;
+    socket.once(this.#secure ? 'secureConnect' : 'connect', () => (socket[OPENING] = false));
+    socket.on('error', forget);
+    socket.once('close', early.letGo);
+    socket.unref();
+    this.#early = early;
+  }
+
+  /**
+   * Gives up sockets whose time is over. The agent has timers for that; but a program that was busy for long makes its next request before
+   * they fire, and it would go out on a socket that the server has closed.
+   */
+  weed(): void {
+    const { freeSockets } = this.agent;
+    const over = performance.now() - IDLE_SOCKET;
+    for (const name in freeSockets) {
+      for (const socket of freeSockets[name] ?? []) {
+        // The oldest come first.
+        if (((socket as Pooled)[IDLE_SINCE] ?? over) >= over) break;
+        socket.destroy();
+      }
+    }
+  }
+
+  /** Closes idle connections and everything in flight. */
+  close(): void {
+    this.#early?.socket.destroy();
+    this.agent.destroy();
+  }
+
+  #take({ host, port, servername = '' }: https.RequestOptions): Socket | undefined {
+    const early = this.#early;
+    if (!early || host !== early.place.host || Number(port) !== early.place.port || servername !== early.place.servername) return undefined;
+    early.letGo();
+    const { socket } = early;
+    if (socket.destroyed || !socket.writable) return undefined;
+    socket.ref();
+    return socket;
+  }
+}
+
+/** Whether what is written to a socket goes out at once. */
+export function isOpen(socket: Socket & Pooled): boolean {
+  return !socket.connecting && !socket[OPENING];
+}
