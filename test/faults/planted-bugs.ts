@@ -25,7 +25,7 @@ export const QUICK: readonly PlantedBug[] = [
   {
     name: 'ids are not rewritten',
     file: 'session/correlator.ts',
-    edits: [['const id = this.#nextId++;', 'const id = call.request.id as number;']],
+    edits: [['let id = (this.#nextId ??= this.#random());', 'let id = call.request.id as number;']],
     caughtBy: unit('session', 'request ids'),
   },
   {
@@ -133,9 +133,21 @@ export const QUICK: readonly PlantedBug[] = [
 export const SLOW: readonly PlantedBug[] = [
   {
     name: 'idle connections outlive close()',
-    file: 'links/requester.node.ts',
-    edits: [['      agents?.http.destroy();\n      agents?.https.destroy();\n', '']],
+    file: 'links/pool.node.ts',
+    edits: [['    this.agent.destroy();\n', '']],
     caughtBy: tests('leaks/leaks', 'cycles'),
+  },
+  {
+    name: 'a connection that is opened early counts as open before TLS is',
+    file: 'links/pool.node.ts',
+    edits: [['return !socket.connecting && !socket[OPENING];', 'return !socket.connecting;']],
+    caughtBy: tests('links/warm', 'has sent nothing'),
+  },
+  {
+    name: 'a connection that is opened early outlives close()',
+    file: 'links/pool.node.ts',
+    edits: [['    this.#early?.socket.destroy();\n', '']],
+    caughtBy: tests('links/warm', 'is closed after'),
   },
   {
     name: 'eight bytes are kept of each call',
