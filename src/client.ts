@@ -19,7 +19,7 @@ import { isAnnouncement } from './session/lifecycle.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import type { UserChange, UserState } from './session/user-state.ts';
-import { afterIdle, LONGEST_TIMER, within } from './timers.ts';
+import { afterIdle, limitOf, LONGEST_TIMER, type TimeLimit, within } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
@@ -191,20 +191,20 @@ export class ResilientClient extends Client {
     if (options) checkCallSettings(options);
     // All that is waited for has one time: what is left of the client's last session, and both halves of the handshake.
     const timeout = options?.timeout ?? this.#options.timeout?.connect ?? DEFAULTS.timeout.connect;
-    const connectBy = performance.now() + timeout;
+    const limit = limitOf(timeout);
     // The SDK does not wait for the close that follows a failed connect.
-    await this.#left(connectBy, timeout);
+    await this.#left(limit);
     if (this.transport) throw new Error('the client is connected already, or about to be: close() it first');
-    this.#session.connectBy = connectBy;
+    this.#session.connectWithin = limit;
     this.#planner.connectTimeout = timeout;
     // The SDK listens to a signal during the first half of the handshake only.
     const release = signal ? onAbort(signal, () => void this.close()) : () => {};
-    const attach = (): Promise<void> => this.#attach({ ...options, timeout: Math.max(1, Math.ceil(connectBy - performance.now())), ...(signal ? { signal } : {}) });
+    const attach = (): Promise<void> => this.#attach({ ...options, timeout: Math.max(1, Math.ceil(limit.by - performance.now())), ...(signal ? { signal } : {}) });
     try {
       await attach().catch(async (error: unknown) => {
         // What the SDK says of a handshake that it cannot use. Anything else, a close() among it, has a code.
         if (signal?.aborted || 'code' in (error as Error)) throw error;
-        await this.#left(connectBy, timeout);
+        await this.#left(limit);
         if (!this.#session.disown()) throw error;
         await attach();
       });
@@ -218,7 +218,7 @@ export class ResilientClient extends Client {
   }
 
   /** Waits for the close that may be under way. Whoever closes meanwhile means the connection that is to come: nothing else could end that. */
-  async #left(by: number, timeout: number): Promise<void> {
+  async #left({ by, timeout }: TimeLimit): Promise<void> {
     const departures = this.#departures;
     await within(this.#leaving, Math.max(0, by - performance.now()), () => stillLeaving(timeout));
     if (this.#departures !== departures) throw new ClosedError('The client was closed while it was about to connect.', { advice: 'Nothing was sent.', outcome: 'not-sent' });

@@ -23,6 +23,18 @@ export function afterIdle(delay: number, task: () => void): () => void {
   return () => clearTimeout(timer as number);
 }
 
+/** A time that several steps have together. */
+export interface TimeLimit {
+  /** All of it, in ms: what errors name. */
+  readonly timeout: number;
+  /** When it is over, on the clock of `performance.now()`. */
+  readonly by: number;
+}
+
+export function limitOf(timeout: number): TimeLimit {
+  return { timeout, by: performance.now() + timeout };
+}
+
 interface Queue {
   /** In the order in which they are due: all wait equally long. */
   readonly alarms: Set<{ readonly dueAt: number; readonly task: () => void }>;

@@ -4,7 +4,7 @@ import { ClosedError, RepriseError, StoreError, UnreachableError } from '../erro
 import { openChannel } from '#platform';
 import type { Connector } from '../links/link.ts';
 import type { SessionOptions } from '../options.ts';
-import { after, afterIdle, backoffDelay, expiring, sleep } from '../timers.ts';
+import { after, afterIdle, backoffDelay, expiring, limitOf, sleep } from '../timers.ts';
 import type { Tell } from './events.ts';
 import { clampHint } from './hints.ts';
 import { END_TIMEOUT, Negotiator, type Params, RENEWAL } from './negotiator.ts';
@@ -46,7 +46,7 @@ export class Lifecycle {
   /** From `start()` to `close()`: whatever is under way when it ends must not touch what comes after. */
   #scope = new AbortController();
   /** When the client's handshake is to be done, on the clock of `performance.now()`. */
-  #connectBy = 0;
+  #connectWithin = limitOf(0);
   /** Whether it is done. */
   #connected = false;
   #renewal: Promise<ActiveSession> | undefined;
@@ -107,9 +107,9 @@ export class Lifecycle {
     return this.#negotiator.keeper?.stored ?? false;
   }
 
-  start(connectBy = performance.now() + this.#negotiator.timeout): void {
+  start(connectWithin = limitOf(this.#negotiator.timeout)): void {
     this.#scope = new AbortController();
-    this.#connectBy = connectBy;
+    this.#connectWithin = connectWithin;
     this.#machine.enter({ name: 'idle' });
     this.#negotiator.warm();
   }
@@ -160,7 +160,7 @@ export class Lifecycle {
     if (state.name === 'negotiating' && state.session && this.#params) {
       try {
         // What is left of the time: with a limit of its own this half could double it.
-        const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#connectBy - performance.now(), message);
+        const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#connectWithin, message);
         scope.throwIfAborted();
         // A call that went out meanwhile may have found it lost: then it is for the renewal to open what comes next.
         if (this.state === state) this.#open(session);

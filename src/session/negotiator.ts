@@ -12,7 +12,7 @@ import type { Lock } from '../storage/store.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
 import { onAbort } from '../signals.ts';
-import { after, type Backoff, backoffDelay, expiring, sleep } from '../timers.ts';
+import { after, type Backoff, backoffDelay, expiring, limitOf, sleep, type TimeLimit } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
 import { askChange, type KeptState, type UserChange, type UserState, userState, withState } from './user-state.ts';
 import type { OwnRequest, Wire } from './wire.ts';
@@ -214,22 +214,17 @@ export class Negotiator {
 
   /** What comes after a lost session: another process's, if one was quicker, or a new one, with everything restored. */
   async successor(params: Params, scope: AbortSignal): Promise<ActiveSession> {
-    const deadline = performance.now() + this.timeout;
+    const limit = limitOf(this.timeout);
     const turn = await this.#takeTurn(scope);
     try {
-      return await this.#succeed(params, scope, deadline);
+      return await this.#succeed(params, scope, limit);
     } finally {
       this.#release(turn);
     }
   }
 
-  async #succeed(params: Params, scope: AbortSignal, deadline: number): Promise<ActiveSession> {
-    const left = (what: string): number => {
-      const rest = deadline - performance.now();
-      // The store may have taken all of it.
-      if (rest <= 0) throw late(what, this.timeout);
-      return rest;
-    };
+  async #succeed(params: Params, scope: AbortSignal, limit: TimeLimit): Promise<ActiveSession> {
+    const left = (): number => Math.max(0, limit.by - performance.now());
     for (let tries = 0; ; tries++) {
       const record = await this.#keeper?.load(params, this.#lost);
       scope.throwIfAborted();
@@ -240,19 +235,21 @@ export class Negotiator {
         void this.#restore(session, scope, this.timeout, record).catch(() => {});
         return session;
       }
-      const made = await this.handshake(params, scope, left('initialize'));
+      // The store may have taken all of it.
+      if (left() === 0) throw late('initialize', limit.timeout);
+      const made = await this.handshake(params, scope, left());
       let session: ActiveSession | undefined;
       try {
-        session = await this.establish(params, made, scope, left('notifications/initialized'));
+        session = await this.establish(params, made, scope, limit);
         scope.throwIfAborted();
-        if (!session.resumed) await this.#restore(session, scope, Math.max(0, deadline - performance.now()));
+        if (!session.resumed) await this.#restore(session, scope, left());
         return session;
       } catch (error) {
         if (!session) this.#dismiss(made);
-        if (!(error instanceof SessionLostError) || performance.now() > deadline) throw error;
+        if (!(error instanceof SessionLostError) || left() === 0) throw error;
         // It was forgotten again before it was of any use: a server that always does that is not to be asked as fast as it answers.
         if (made.id !== undefined) this.noteLost(made.id);
-        await sleep(Math.min(backoffDelay(RENEWAL, tries), Math.max(0, deadline - performance.now())), scope);
+        await sleep(Math.min(backoffDelay(RENEWAL, tries), left()), scope);
       }
     }
   }
@@ -281,13 +278,13 @@ export class Negotiator {
     params: Params,
     session: ActiveSession,
     scope: AbortSignal,
-    timeout: number,
+    { by, timeout }: TimeLimit,
     message: JSONRPCNotification = { jsonrpc: '2.0', method: 'notifications/initialized' },
   ): Promise<ActiveSession> {
     if (this.#host.options.listen !== false) this.#connector.warm?.('GET');
-    const ending = await this.#tell(session.link, message, scope, timeout);
+    const ending = await this.#tell(session.link, message, scope, by);
     scope.throwIfAborted();
-    if (ending.type === 'aborted') throw late('notifications/initialized', this.timeout);
+    if (ending.type === 'aborted') throw late('notifications/initialized', timeout);
     // Forgotten between the two halves: that is no word on the handshake, and another one may be made.
     if (ending.type === 'refused' && ending.failure.verdict === 'session-lost') throw errorOf(ending, 'notifications/initialized');
     if (ending.type !== 'accepted' && ending.type !== 'ended') throw handshakeError(ending, this.#connector.address?.url ?? 'the server', session.link.kind === 'pipe');
@@ -371,14 +368,13 @@ export class Negotiator {
   }
 
   /** That a handshake is complete may be told twice. A connection that breaks at that moment is no reason to throw the session away. */
-  async #tell(link: Link, message: JSONRPCNotification, scope: AbortSignal, timeout: number): Promise<Ending> {
-    const deadline = performance.now() + timeout;
+  async #tell(link: Link, message: JSONRPCNotification, scope: AbortSignal, by: number): Promise<Ending> {
     for (let tries = 0; ; tries++) {
-      const ending = await this.#host.wire.post(link, message, deadline - performance.now());
+      const ending = await this.#host.wire.post(link, message, by - performance.now());
       const broke = ending.type === 'cut' ? !isPermanent(ending.error) : ending.type === 'not-sent' && !ending.permanent;
       const delay = backoffDelay(RENEWAL, tries);
       // A pipe that broke stays broken.
-      if (!broke || link.kind === 'pipe' || tries >= MOST_REPEATS || performance.now() + delay >= deadline) return ending;
+      if (!broke || link.kind === 'pipe' || tries >= MOST_REPEATS || performance.now() + delay >= by) return ending;
       await sleep(delay, scope);
     }
   }

@@ -11,7 +11,7 @@ import { connectorFor } from '../links/connector.ts';
 import type { Traffic } from '../links/requester.ts';
 import { checkSessionOptions } from '../checks.ts';
 import { DEFAULTS, type SessionOptions, type Target } from '../options.ts';
-import { after } from '../timers.ts';
+import { after, type TimeLimit } from '../timers.ts';
 import type { PendingCall } from './correlator.ts';
 import { Delivery } from './delivery.ts';
 import { createEvents, type EventCounts, type SessionEmitter, type Tell } from './events.ts';
@@ -58,8 +58,8 @@ export class SessionTransport implements Transport {
   readonly events: SessionEmitter;
   /** @internal Called when a new session is in the place of a lost one, before anyone else hears of it. */
   onreset?: (() => void) | undefined;
-  /** @internal When the handshake of the client above is to be done, on the clock of `performance.now()`. */
-  connectBy: number | undefined;
+  /** @internal The time that the handshake of the client above has. */
+  connectWithin: TimeLimit | undefined;
   /** @internal Tells an event of the client above. */
   readonly tell: Tell;
   /** @internal How often each event was told. */
@@ -198,7 +198,7 @@ export class SessionTransport implements Transport {
   async start(): Promise<void> {
     if (this.#started) throw new Error('the transport is already started; Client.connect() starts it by itself');
     this.#started = true;
-    this.#lifecycle.start(this.connectBy);
+    this.#lifecycle.start(this.connectWithin);
   }
 
   /** Exchanges the authorization code that the user came back with. Then connect (again). */
