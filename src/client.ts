@@ -1,7 +1,7 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import type { RequestOptions } from '@modelcontextprotocol/sdk/shared/protocol.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
-import { CallToolResultSchema, InitializeResultSchema, type ListToolsResult, ListToolsResultSchema } from '@modelcontextprotocol/sdk/types.js';
+import { type ListToolsResult, ListToolsResultSchema } from '@modelcontextprotocol/sdk/types.js';
 import { type BatchOptions, type BatchRequest, runBatch, type SettledResults } from './batch.ts';
 import { Calls } from './calls/calls.ts';
 import type { CallRecord } from './calls/history.ts';
@@ -14,12 +14,13 @@ import { OutputSchemas } from './output-schemas.ts';
 import { checkCallSettings, checkConnectOptions, sessionOptionsOf } from './checks.ts';
 import { type CallSettings, type ConnectOptions, DEFAULTS, type Target } from './options.ts';
 import { Planner, type Send } from './plan.ts';
+import { guardOnError, prepare, spareTimers } from './sdk-client.ts';
 import type { SessionEmitter } from './session/events.ts';
 import { isAnnouncement } from './session/lifecycle.ts';
 import { describeRequest } from './session/outcome.ts';
 import { type SessionInfo, SessionTransport } from './session/transport.ts';
 import type { UserChange, UserState } from './session/user-state.ts';
-import { afterIdle, limitOf, LONGEST_TIMER, type TimeLimit, within } from './timers.ts';
+import { limitOf, type TimeLimit, within } from './timers.ts';
 import { VERSION } from './version.ts';
 
 /** Options of one call: the SDK's, and ours. */
@@ -402,50 +403,4 @@ export class ResilientClient extends Client {
 
 function stillLeaving(timeout: number): DeadlineError {
   return new DeadlineError(`The client did not get rid of its last session within ${timeout} ms (timeout.connect).`, { advice: 'Nothing was sent.', outcome: 'not-sent', timeout });
-}
-
-/** What each of the SDK's schemas that come first can read. */
-const unprepared = new Map<unknown, () => unknown>([
-  [InitializeResultSchema, () => InitializeResultSchema.safeParse({ protocolVersion: '', capabilities: {}, serverInfo: { name: '', version: '' } })],
-  [CallToolResultSchema, () => CallToolResultSchema.safeParse({ content: [{ type: 'text', text: '' }] })],
-  [ListToolsResultSchema, () => ListToolsResultSchema.safeParse({ tools: [{ name: '', inputSchema: { type: 'object' } }] })],
-]);
-
-/**
- * The SDK's schemas are compiled when they first read something, which takes 10 ms in a new process: let that be while the first request is
- * on its way, and not when its answer is there.
- */
-function prepare(schema: unknown): void {
-  const parse = unprepared.get(schema);
-  if (parse && unprepared.delete(schema)) afterIdle(1, parse);
-}
-
-/**
- * The SDK sets a timer for each request. Ours is always the first, one for all of them: what the SDK is told to wait for as long as it can
- * needs none. This is not part of its API; in a version that has no such method it sets its timers.
- */
-function spareTimers(client: Client): void {
-  const sdk = client as unknown as { _setupTimeout?: (id: number, timeout: number, ...more: unknown[]) => void };
-  const setUp = sdk._setupTimeout?.bind(client);
-  if (setUp) sdk._setupTimeout = (id, timeout, ...more) => void (timeout < LONGEST_TIMER && setUp(id, timeout, ...more));
-}
-
-/** The SDK calls the user's `onerror` from promises that nobody awaits: what it throws there would end the process (G11). */
-function guardOnError(client: Client): void {
-  let listener: ((error: Error) => void) | undefined;
-  const guarded = (error: Error): void => {
-    try {
-      listener?.(error);
-    } catch {
-      // Whoever throws in an error handler has nowhere left to be told.
-    }
-  };
-  Object.defineProperty(client, 'onerror', {
-    configurable: true,
-    enumerable: true,
-    get: () => listener && guarded,
-    set(next: typeof listener) {
-      listener = next;
-    },
-  });
 }

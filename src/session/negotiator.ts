@@ -11,16 +11,14 @@ import { errorOf, handshakeError, late } from './outcome.ts';
 import type { Lock } from '../storage/store.ts';
 import type { SessionRecord } from './record.ts';
 import { Restorables } from './restorables.ts';
-import { onAbort } from '../signals.ts';
-import { after, type Backoff, backoffDelay, expiring, limitOf, sleep, type TimeLimit } from '../timers.ts';
+import { type Backoff, backoffDelay, expiring, limitOf, sleep, type TimeLimit } from '../timers.ts';
 import type { ActiveSession } from './state.ts';
+import { takeTurn } from './turn.ts';
 import { askChange, type KeptState, type UserChange, type UserState, userState, withState } from './user-state.ts';
 import type { OwnRequest, Wire } from './wire.ts';
 
 /** How long the end of a session on the server is waited for, in ms. */
 export const END_TIMEOUT = 2000;
-/** How often a process that waits for its turn looks whether it is needed any more. */
-const LOOK: Backoff = { min: 50, max: 500, factor: 2, floor: 0.5 };
 /** Between handshakes that replace a lost session, however many calls ask for it. */
 export const RENEWAL: Backoff = { min: 100, max: 2000, factor: 2, floor: 0.5 };
 /** How often something that opens or restores a session is said again: the calls wait for it. */
@@ -88,16 +86,16 @@ export class Negotiator {
     this.#kept = metadata === undefined ? {} : { metadata };
   }
 
+  /** Whatever comes of it, the server will be asked something soon. */
+  warm(): void {
+    this.#connector.warm?.('POST');
+  }
+
   /** The stored session, if there is one to take up. */
   async load(params: Params): Promise<ActiveSession | undefined> {
     this.#keeper ??= await this.#createKeeper();
     const record = await this.#keeper?.load(params, this.#lost);
     return record && this.#takeUp(record);
-  }
-
-  /** Whatever comes of it, the server will be asked something soon. */
-  warm(): void {
-    this.#connector.warm?.('POST');
   }
 
   /**
@@ -137,36 +135,9 @@ export class Negotiator {
     if (turn) this.#leaveBehind(turn.release());
   }
 
-  /**
-   * Waits for a turn to make a session, or for one that another process has made meanwhile. Where neither comes, it goes on without:
-   * then compare-and-set decides whose session it is.
-   */
   async #takeTurn(scope: AbortSignal): Promise<Lock | undefined> {
-    const keeper = this.#keeper;
-    if (!keeper) return undefined;
-    // One wait, however long: whoever asks anew goes to the end of the line, and cannot tell how long the holder has said nothing.
-    const over = new AbortController();
-    const end = (): void => over.abort();
-    const release = onAbort(scope, end);
-    const stop = after(this.timeout / 2, end);
-    this.#leaveBehind(this.#lookOut(keeper, over.signal).then(end, () => undefined));
-    try {
-      return await keeper.lock('handshake', over.signal);
-    } catch {
-      return undefined;
-    } finally {
-      release();
-      stop();
-      end();
-    }
-  }
-
-  /** Resolves as soon as another process has made a session. */
-  async #lookOut(keeper: SessionKeeper, signal: AbortSignal): Promise<void> {
-    for (let looks = 0; ; looks++) {
-      await sleep(backoffDelay(LOOK, looks), signal);
-      if (await keeper.peek(this.#lost)) return;
-    }
+    if (!this.#keeper) return undefined;
+    return takeTurn(this.#keeper, { lost: this.#lost, patience: this.timeout / 2, scope, behind: (task) => this.#leaveBehind(task) });
   }
 
   get user(): UserState {
@@ -368,30 +339,22 @@ export class Negotiator {
   }
 
   /** That a handshake is complete may be told twice. A connection that breaks at that moment is no reason to throw the session away. */
-  async #tell(link: Link, message: JSONRPCNotification, scope: AbortSignal, by: number): Promise<Ending> {
-    for (let tries = 0; ; tries++) {
-      const ending = await this.#host.wire.post(link, message, by - performance.now());
-      const broke = ending.type === 'cut' ? !isPermanent(ending.error) : ending.type === 'not-sent' && !ending.permanent;
-      const delay = backoffDelay(RENEWAL, tries);
+  #tell(link: Link, message: JSONRPCNotification, scope: AbortSignal, by: number): Promise<Ending> {
+    return again((left) => this.#host.wire.post(link, message, left), {
+      by,
+      scope,
       // A pipe that broke stays broken.
-      if (!broke || link.kind === 'pipe' || tries >= MOST_REPEATS || performance.now() + delay >= by) return ending;
-      await sleep(delay, scope);
-    }
+      broke: ({ value }) => link.kind !== 'pipe' && (value?.type === 'cut' ? !isPermanent(value.error) : value?.type === 'not-sent' && !value.permanent),
+    });
   }
 
   /** What restores a session may be asked for twice. A network that breaks for a moment is no reason to go on without it. */
-  async #askAgain(link: Link, request: OwnRequest, scope: AbortSignal, timeout: number): Promise<unknown> {
-    const deadline = performance.now() + timeout;
-    for (let tries = 0; ; tries++) {
-      try {
-        return await this.#host.wire.ask(link, request, deadline - performance.now());
-      } catch (error) {
-        const broke = error instanceof UnreachableError ? !error.permanent : error instanceof OutcomeUnknownError;
-        const delay = backoffDelay(RENEWAL, tries);
-        if (!broke || tries >= MOST_REPEATS || performance.now() + delay >= deadline) throw error;
-        await sleep(delay, scope);
-      }
-    }
+  #askAgain(link: Link, request: OwnRequest, scope: AbortSignal, timeout: number): Promise<unknown> {
+    return again((left) => this.#host.wire.ask(link, request, left), {
+      by: performance.now() + timeout,
+      scope,
+      broke: ({ error }) => (error instanceof UnreachableError ? !error.permanent : error instanceof OutcomeUnknownError),
+    });
   }
 
   async #createKeeper(): Promise<SessionKeeper | undefined> {
@@ -411,5 +374,22 @@ export class Negotiator {
       return undefined;
     }
     return new SessionKeeper({ store, key: this.#key, scope: { url: address.url, principal }, ttl, tell, leaveBehind: (task) => this.#leaveBehind(task) });
+  }
+}
+
+/** Does what may be done twice, again where its connection broke, as long as there is time. Rejects as `once` does, or when the scope ends. */
+async function again<T>(
+  once: (left: number) => Promise<T>,
+  { by, scope, broke }: { by: number; scope: AbortSignal; broke(outcome: { readonly value?: T; readonly error?: unknown }): boolean },
+): Promise<T> {
+  for (let tries = 0; ; tries++) {
+    const [settled] = await Promise.allSettled([once(by - performance.now())]);
+    const outcome = settled.status === 'fulfilled' ? { value: settled.value } : { error: settled.reason as unknown };
+    const delay = backoffDelay(RENEWAL, tries);
+    if (!broke(outcome) || tries >= MOST_REPEATS || performance.now() + delay >= by) {
+      if (settled.status === 'rejected') throw settled.reason;
+      return settled.value;
+    }
+    await sleep(delay, scope);
   }
 }
