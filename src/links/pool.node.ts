@@ -11,10 +11,11 @@ import { afterIdle } from '../timers.ts';
  */
 const IDLE_SOCKET = 4000;
 
-const SOCKET = { keepAlive: true, noDelay: true, timeout: IDLE_SOCKET };
+/** As an agent opens them. `keepAliveInitialDelay` finds out that the other end of a long stream is gone. */
+const SOCKET = { keepAlive: true, keepAliveInitialDelay: 1000, noDelay: true, timeout: IDLE_SOCKET };
 
-/** How long a socket that was opened early waits for its request, in ms: some servers close one on which nothing comes. */
-const EARLY = 2000;
+/** How long a socket that was opened early waits for its request, in ms: a server may close one on which nothing comes, or wait for it alone. */
+const EARLY = 1000;
 
 /** On the socket itself, which is quicker than a map beside it. */
 const IDLE_SINCE = Symbol('idle since');
@@ -37,8 +38,10 @@ interface Place {
 interface Early {
   readonly place: Place;
   readonly socket: Socket;
-  /** Nobody looks after it any more. */
-  letGo(): void;
+  /** When it is too old, on the clock of `performance.now()`. */
+  readonly goodUntil: number;
+  /** Stops the timer for that. */
+  stop(): void;
 }
 
 /** The connections over which requests are made, kept alive between them. */
@@ -61,35 +64,45 @@ export class Pool {
     this.agent.createConnection = (options, ready) => this.#take(options) ?? this.#open(options, ready);
   }
 
+  /** Whether a connection waits for its next request: the server keeps them. */
+  get hasIdle(): boolean {
+    return Object.keys(this.agent.freeSockets).length > 0;
+  }
+
   /**
    * Opens a connection for the request that is about to come, while it is still being made. Where that fails the request finds out for
-   * itself. One for which none comes is closed again, and keeps no process alive.
+   * itself. One for which none comes is closed after a second, and keeps no process once it stands.
    */
   warm(url: URL): void {
-    if (this.#early || Object.keys(this.agent.freeSockets).length > 0) return;
+    if (this.#early || this.hasIdle) return;
     const { hostname, port } = urlToHttpOptions(url);
     const host = hostname ?? '';
     const place = { host, port: Number(port ?? (this.#secure ? 443 : 80)), servername: isIP(host) ? '' : host };
-    const socket = this.#open({ ...SOCKET, ...place }) as Socket & Pooled;
-    const forget = (): void => {
-      if (this.#early === early) this.#early = undefined;
-    };
-    const stop = afterIdle(EARLY, () => socket.destroy());
-    const early: Early = {
-      place,
-      socket,
-      letGo() {
-        stop();
-        forget();
-        socket.off('error', forget);
-      },
-    };
+    let socket: Socket & Pooled;
+    try {
+      // By this name an https agent keeps what makes the next handshake shorter.
+      const name = { _agentKey: this.agent.getName({ ...SOCKET, ...place }) };
+      socket = this.#open({ ...SOCKET, ...place, ...name }) as Socket;
+    } catch {
+      return;
+    }
+    const early = { place, socket, goodUntil: performance.now() + EARLY, stop: afterIdle(EARLY, () => socket.destroy()) };
+    this.#early = early;
     socket[OPENING] = true;
     socket.once(this.#secure ? 'secureConnect' : 'connect', () => (socket[OPENING] = false));
-    socket.on('error', forget);
-    socket.once('close', early.letGo);
+    // For good: it may fail while it changes hands.
+    socket.on('error', () => {});
+    socket.once('close', () => {
+      early.stop();
+      if (this.#early === early) this.#early = undefined;
+    });
     socket.unref();
-    this.#early = early;
+  }
+
+  /** A connection to the same server has broken off: those that only wait may be dead as well, and a call on one of them would be lost. */
+  dropIdle(): void {
+    this.#early?.socket.destroy();
+    for (const sockets of Object.values(this.agent.freeSockets)) for (const socket of [...(sockets ?? [])]) socket.destroy();
   }
 
   /**
@@ -117,9 +130,14 @@ export class Pool {
   #take({ host, port, servername = '' }: https.RequestOptions): Socket | undefined {
     const early = this.#early;
     if (!early || host !== early.place.host || Number(port) !== early.place.port || servername !== early.place.servername) return undefined;
-    early.letGo();
-    const { socket } = early;
-    if (socket.destroyed || !socket.writable) return undefined;
+    this.#early = undefined;
+    early.stop();
+    const { socket, goodUntil } = early;
+    // A server that has spoken before it was asked says that it closes. A program that was busy may be later than the timer.
+    if (socket.destroyed || socket.readableLength > 0 || socket.readableEnded || performance.now() > goodUntil) {
+      socket.destroy();
+      return undefined;
+    }
     socket.ref();
     return socket;
   }

@@ -18,10 +18,16 @@ export function nodeRequester(): Requester {
     if (!pool) pools.set(name, (pool = new Pool(protocol === 'https:')));
     return pool;
   };
+  const onBroken = (): void => {
+    for (const pool of pools.values()) pool.dropIdle();
+  };
   return {
     traffic,
-    warm: (method, url) => poolFor(url, method).warm(url),
-    request: (request) => send(request, poolFor(request.url, request.method), traffic),
+    warm(method, url) {
+      // A server that does not keep connections may be one that has one at a time: a silent one would hold up the next request.
+      if (method === 'POST' || poolFor(url, 'POST').hasIdle) poolFor(url, method).warm(url);
+    },
+    request: (request) => send(request, poolFor(request.url, request.method), traffic, onBroken),
     close() {
       for (const pool of pools.values()) pool.close();
       pools.clear();
@@ -29,7 +35,7 @@ export function nodeRequester(): Requester {
   };
 }
 
-function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, pool: Pool, traffic: Traffic): Promise<HttpReply> {
+function send({ method, url, headers, body, signal, onDispatched }: HttpRequest, pool: Pool, traffic: Traffic, onBroken: () => void): Promise<HttpReply> {
   return new Promise((resolve, reject) => {
     // The listener is ours and goes when the exchange is over: Node's own `signal` option would stay on a long-lived signal.
     if (signal.aborted) {
@@ -54,6 +60,8 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
       onDispatched?.();
     };
     request.once('socket', (socket) => {
+      // It could not even begin to connect: its error follows.
+      if (socket.destroyed) return;
       // A socket from the pool may carry the request at once: from then on nobody knows.
       if (isOpen(socket)) onConnected();
       else socket.once(secure ? 'secureConnect' : 'connect', onConnected);
@@ -64,8 +72,18 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     signal.addEventListener('abort', abort, { once: true });
     request.once('close', release);
     // Stays on for good: an error after the answer has begun is told by the body.
-    request.on('error', (error) => reject(connected ? error : new NotSentError(describe(error), { cause: error })));
-    request.once('response', (response) => resolve(replyOf(response, traffic)));
+    request.on('error', (error) => {
+      if (connected) broken();
+      reject(connected ? error : new NotSentError(describe(error), { cause: error }));
+    });
+    const broken = (): void => {
+      if (!signal.aborted) onBroken();
+    };
+    request.once('response', (response) => {
+      // Without a listener an error in an unread body would end the process.
+      response.on('error', broken);
+      resolve(replyOf(response, traffic));
+    });
     traffic.sent += sendBody(request, body);
   });
 }
@@ -111,8 +129,6 @@ function headerOf(response: http.IncomingMessage, name: string): string | undefi
 }
 
 function replyOf(response: http.IncomingMessage, traffic: Traffic): HttpReply {
-  // Without a listener an error in an unread body would end the process.
-  response.on('error', () => {});
   const encoding = headerOf(response, 'content-encoding');
   return {
     status: response.statusCode ?? 0,

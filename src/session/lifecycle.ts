@@ -45,7 +45,7 @@ export class Lifecycle {
   #params: Params | undefined;
   /** From `start()` to `close()`: whatever is under way when it ends must not touch what comes after. */
   #scope = new AbortController();
-  /** When the client's handshake is to be done, on the clock of `performance.now()`. */
+  /** The time that the client's handshake has, both halves together. */
   #connectWithin = limitOf(0);
   /** Whether it is done. */
   #connected = false;
@@ -159,7 +159,7 @@ export class Lifecycle {
     this.#offered = undefined;
     if (state.name === 'negotiating' && state.session && this.#params) {
       try {
-        // What is left of the time: with a limit of its own this half could double it.
+        // With a limit of its own this half could double it.
         const session = await this.#negotiator.establish(this.#params, state.session, scope, this.#connectWithin, message);
         scope.throwIfAborted();
         // A call that went out meanwhile may have found it lost: then it is for the renewal to open what comes next.

@@ -62,14 +62,14 @@ export class Listener {
   }
 
   async #listen(session: ActiveSession, signal: AbortSignal): Promise<void> {
-    // What the server says meanwhile comes after the cursor; and where there is none, it counts as missed.
-    if (session.resumed) await sleep(ANSWER_FIRST, signal);
     const host = this.#host.streamHost(session);
     const channel = this.#host.channel(session);
     const relay = channel && new Relay(channel, session.createdAt, host);
     // The first stream of a session that this client made: nobody can have missed anything before it.
     let first = !session.resumed;
     try {
+      // What the server says meanwhile comes after the cursor; and where there is none, it counts as missed.
+      if (session.resumed) await sleep(ANSWER_FIRST, signal);
       while (!signal.aborted) {
         const asked = performance.now();
         let lock = await this.#host.turn(session, signal);

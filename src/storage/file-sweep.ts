@@ -32,7 +32,7 @@ export class Sweep {
 
   /** Does what is due, but for no longer than 3 s: the rest is left to the next store. Never rejects. */
   async close(): Promise<void> {
-    if (this.#state.name === 'unused') return;
+    if (this.#state.name === 'unused') this.#state = { name: 'begun', done: Promise.resolve() };
     if (this.#state.name === 'due') this.#begin();
     if (this.#state.name === 'begun') await overSoon([this.#state.done]);
     this.#gone.abort();

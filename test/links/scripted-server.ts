@@ -61,6 +61,11 @@ export class ScriptedServer {
     return this.#sockets.size;
   }
 
+  /** Breaks one connection off. */
+  drop(serial: number): void {
+    for (const [socket, each] of this.#sockets) if (each === serial) socket.destroy();
+  }
+
   async stop(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const socket of this.#sockets.keys()) socket.destroy();

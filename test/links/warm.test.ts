@@ -128,14 +128,14 @@ describe('A connection that is opened before there is a request', () => {
     expect(sockets).toHaveLength(2);
   });
 
-  it('is closed after 2 s without one, and with its client', async () => {
+  it('is closed after a second without one, and with its client', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     const { url, connection } = await raw();
     const http = requester();
     http.warm?.('POST', url('http'));
     const socket = await connection;
     socket.resume();
-    await vi.advanceTimersByTimeAsync(1_999);
+    await vi.advanceTimersByTimeAsync(999);
     expect(socket.readableEnded).toBe(false);
     await vi.advanceTimersByTimeAsync(1);
     await once(socket, 'close');
@@ -147,6 +147,74 @@ describe('A connection that is opened before there is a request', () => {
     await once(second, 'close');
   });
 
+  it('is not used once it is older than that, however busy the program was', async () => {
+    const server = await scripted(ok);
+    const http = requester();
+    http.warm?.('POST', server.url);
+    await waitFor(() => server.connections === 1);
+    const now = performance.now() + 1_001;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => now);
+    const asked = status(http, server.url);
+    clock.mockRestore();
+    expect(await asked).toBe(200);
+    expect(server.seen.map(({ socket }) => socket)).toEqual([2]);
+  });
+
+  it('and on which the server has spoken before it was asked is not used', async () => {
+    const sockets: Socket[] = [];
+    const server = createServer((socket) => {
+      sockets.push(socket);
+      if (sockets.length === 1) socket.end('HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n');
+      socket.on('data', () => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'));
+    });
+    const url = new URL(`http://127.0.0.1:${await listen(server)}/mcp`);
+    cleanUps.push(() => server.close());
+    const http = requester();
+    http.warm?.('POST', url);
+    await waitFor(() => sockets[0]?.writableFinished);
+    // What it said is here when the answer to somebody who asked later is.
+    expect(await status(requester(), url)).toBe(200);
+    expect(await status(http, url)).toBe(200);
+    expect(sockets).toHaveLength(3);
+  });
+
+  it('may be in use for longer than it may wait', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    let answer = (): void => {};
+    const server = await scripted((_, res) => void (answer = () => res.end('late')));
+    const http = requester();
+    http.warm?.('POST', server.url);
+    const asked = status(http, server.url);
+    while (server.seen.length === 0) await turn();
+    await vi.advanceTimersByTimeAsync(3_000);
+    answer();
+    expect(await asked).toBe(200);
+    expect(server.connections).toBe(1);
+  });
+
+  it('is found by the name of its host, too', async () => {
+    const server = await scripted(ok);
+    const url = new URL(server.url);
+    url.hostname = 'localhost';
+    const http = requester();
+    http.warm?.('POST', url);
+    expect(await status(http, url)).toBe(200);
+    expect(server.connections).toBe(1);
+  });
+
+  it('for the stream of a server is opened only where that keeps connections: another may have one at a time', async () => {
+    const server = await scripted((_, res) => res.setHeader('connection', 'close').end('ok'));
+    const http = requester();
+    expect(await status(http, server.url)).toBe(200);
+    http.warm?.('GET', server.url);
+    expect(await status(http, server.url)).toBe(200);
+    expect(server.connections).toBe(2);
+    server.script = ok;
+    expect(await status(http, server.url)).toBe(200);
+    http.warm?.('GET', server.url);
+    await waitFor(() => server.connections === 4);
+  });
+
   it('to another server is for that one only', async () => {
     const [one, other] = [await scripted(ok), await scripted(ok)];
     const http = requester();
@@ -155,6 +223,23 @@ describe('A connection that is opened before there is a request', () => {
     expect(await status(http, one.url)).toBe(200);
     expect([one.connections, other.connections]).toEqual([1, 1]);
   });
+});
+
+it('Where one connection breaks off, those that wait for a call are given up: what was sent on them would be lost', async () => {
+  const server = await scripted(({ method }, res) => {
+    if (method === 'GET') res.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
+    else res.end('ok');
+  });
+  const http = requester();
+  expect(await status(http, server.url)).toBe(200);
+  const stream = await http.request({ method: 'GET', url: server.url, headers: {}, signal: new AbortController().signal });
+  const read = stream.read(() => {});
+  expect(server.open).toBe(2);
+  server.drop(2);
+  await expect(read).rejects.toThrow('closed before the answer was complete');
+  await waitFor(() => server.open === 0);
+  expect(await status(http, server.url)).toBe(200);
+  expect(server.seen.map(({ socket }) => socket)).toEqual([1, 2, 3]);
 });
 
 it('What a client asks goes over the connection of its handshake, and what the server says of its own accord over another', async () => {
@@ -175,4 +260,8 @@ it('What a client asks goes over the connection of its handshake, and what the s
   const places = server.seen.map(({ method, socket }) => `${method} ${socket}`);
   expect(places.filter((place) => place.startsWith('POST'))).toEqual(['POST 1', 'POST 1', 'POST 1']);
   expect(places.filter((place) => place.startsWith('GET'))).toEqual(['GET 2']);
+  await using quiet = new ResilientClient(server.url, { listen: false });
+  await quiet.connect();
+  await quiet.callTool({ name: 'echo' });
+  expect(server.connections).toBe(3);
 });

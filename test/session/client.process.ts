@@ -18,6 +18,7 @@ export type Said =
   | { type: 'connected'; ids: string[]; resumed: number }
   | { type: 'echoed'; wrong: string[]; ids: string[] }
   | { type: 'warned'; message: string }
+  | { type: 'degraded' }
   | { type: 'retrying' }
   | { type: 'answered'; text: string }
   | { type: 'failed'; name: string; message: string; outcome: string | undefined }
@@ -33,6 +34,9 @@ async function connect({ url, store, count = 1, options }: Told & { type: 'conne
   for (const client of clients) {
     client.events.on('warning', ({ message }) => tell({ type: 'warned', message }));
     client.events.once('retry', () => tell({ type: 'retrying' }));
+    client.events.on('state', ({ to }) => {
+      if (to === 'degraded') tell({ type: 'degraded' });
+    });
   }
   await Promise.all(clients.map((client) => client.connect()));
   tell({ type: 'connected', ids: idsNow(), resumed: clients.filter(({ session }) => session.resumed).length });

@@ -141,6 +141,8 @@ describe('calls that are made while the server is down', () => {
     await child.next('connected');
     await streamOpen(server);
     await server.kill();
+    // Before that its connections may seem to stand.
+    await child.next('degraded');
     child.send({ type: 'call', name: 'work', arguments: { nonce: 'orphan' } });
     await child.next('retrying');
     child.send({ type: 'close' });

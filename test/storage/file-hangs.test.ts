@@ -171,6 +171,24 @@ describe('The file store: a file system that hangs', () => {
     expect(listings).toEqual([place.directory, place.directory]);
   });
 
+  it('does not begin to clean up once the store is closed, whatever was under way then', async () => {
+    await closed(await used());
+    const listings: string[] = [];
+    patch({
+      opendir: (...args: Parameters<typeof original.opendir>) => {
+        listings.push(String(args[0]));
+        return original.opendir(...args);
+      },
+    });
+    const store = fileStore(place.directory);
+    const locking = outcomeOf(store.lock('key', { ttl: 60_000 }));
+    await closed(store);
+    await locking;
+    listings.length = 0;
+    await vi.advanceTimersByTimeAsync(SWEEP_AFTER);
+    expect(listings).toEqual([]);
+  });
+
   it('removes nothing more once the store is closed, however much there was to clean up', async () => {
     await closed(await used());
     const old = new Date(Date.now() - 6 * 60_000);
