@@ -27,7 +27,6 @@ export abstract class RepriseError extends Error {
 
   constructor(reason: string, { cause, advice }: ErrorDetails = {}) {
     super(advice === undefined ? reason : `${reason} ${advice}`, cause === undefined ? undefined : { cause });
-    this.name = new.target.name;
     this.reason = reason;
   }
 }
@@ -159,6 +158,31 @@ export class StoreError extends RepriseError {
 /** A compare-and-set found another revision than the expected one; nothing was written. */
 export class ConflictError extends StoreError {
   override readonly code = 'CONFLICT';
+}
+
+named({
+  RepriseError,
+  OutcomeUnknownError,
+  UnreachableError,
+  RefusedError,
+  RateLimitedError,
+  CircuitOpenError,
+  SessionLostError,
+  DeadlineError,
+  ClosedError,
+  BadServerError,
+  StoreError,
+  ConflictError,
+});
+
+/**
+ * Gives classes and their errors names that no bundler changes. On the prototype, because there an engine looks when it writes the first
+ * line of a stack; and on the class, because Node prints that of an error that nobody caught.
+ */
+export function named(classes: Readonly<Record<string, { readonly prototype: Error }>>): void {
+  for (const [value, each] of Object.entries(classes)) {
+    for (const place of [each, each.prototype]) Object.defineProperty(place, 'name', { value, configurable: true, writable: true });
+  }
 }
 
 /** What happened, by an error from anywhere. */

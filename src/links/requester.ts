@@ -1,3 +1,4 @@
+import { named } from '../errors.ts';
 import type { Signal } from '../signals.ts';
 
 /**
@@ -44,14 +45,12 @@ export interface HttpReply {
 }
 
 /** Thrown by a requester when it is certain that no byte of the request reached the server. */
-export class NotSentError extends Error {
-  override readonly name = 'NotSentError';
-}
+export class NotSentError extends Error {}
 
 /** What a server sent cannot be read, and will be no better the next time. */
-export class UnreadableError extends Error {
-  override readonly name = 'UnreadableError';
-}
+export class UnreadableError extends Error {}
+
+named({ NotSentError, UnreadableError });
 
 /** What no further attempt will change: a server that does not let a browser's page speak to it, no such command, no TLS on that port, a certificate that cannot be trusted. */
 const PERMANENT = /^(ERR_CORS|ENOENT|EACCES|EPROTO|ERR_SSL_.+|ERR_TLS_.+|CERT_.+|UNABLE_TO_(GET|VERIFY|DECRYPT)_.+|(DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED)_.+)$/;

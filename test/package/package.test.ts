@@ -188,6 +188,30 @@ describe('on Node', () => {
   });
 });
 
+// A build for CommonJS and a minifier take the names of classes away.
+describe('errors say their names', () => {
+  const errors = EXPORTS['.'].filter((name) => name.endsWith('Error'));
+  const script = `
+    const say = (error) => ({ name: error.name, text: String(error), stack: error.stack.split('\\n', 1)[0] });
+    class Ours extends main.StoreError { name = 'Ours'; }
+    class Mine extends main.StoreError { constructor(...all) { super(...all); this.name = 'Mine'; } }
+    const made = Object.fromEntries(Object.entries(main).filter(([name]) => name.endsWith('Error')).map(([name, Class]) => [name, say(new Class('so it is', { outcome: 'unknown' }))]));
+    console.log(JSON.stringify({ made, theirs: [new Ours('x').name, String(new Mine('x'))] }));
+    throw new main.OutcomeUnknownError('nobody caught it');`;
+
+  test.each([
+    ['in CommonJS', 'errors.cjs', async () => `const main = require('mcp-reprise');${script}`],
+    ['minified', 'errors.mjs', async () => (await bundle(`import * as main from 'mcp-reprise';${script}`, ['@modelcontextprotocol/sdk'])).code],
+  ])('%s, also where nobody catches them', async (_, file, code) => {
+    await writeFile(join(project, file), await code());
+    const { stdout, stderr } = await run(process.execPath, [file], { cwd: project, timeout: 20_000 }).catch((error: { stdout: string; stderr: string }) => error);
+    const { made, theirs } = JSON.parse(stdout) as { made: unknown; theirs: unknown };
+    expect(made).toEqual(Object.fromEntries(errors.map((name) => [name, { name, text: `${name}: so it is`, stack: `${name}: so it is` }])));
+    expect(theirs).toEqual(['Ours', 'Mine: x']);
+    expect(stderr.split('\n')).toContain('OutcomeUnknownError: nobody caught it');
+  });
+});
+
 describe('for TypeScript', () => {
   const consumer = `
     import { connect, type ConnectOptions, memoryStore, RepriseError, ResilientClient, SessionTransport, type Store } from 'mcp-reprise';
