@@ -1,6 +1,7 @@
 /**
- * What it costs, side by side: the SDK's own client, ours, and the least that node:http can do. `npm run bench`, with `-- --quick` for
- * five minutes instead of twenty, `--only burst` (a part of a name; more than once) for some, `--out directory` for where the results go.
+ * What it costs, side by side: the SDK's own client, ours, and the least that node:http can do. `npm run bench` takes twenty minutes and
+ * writes to `results`. With `-- --quick` it takes five, with `--only burst` (a part of a name; more than once) it runs some: these print,
+ * and write only where `--out directory` says.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -20,8 +21,18 @@ import { memoryTrials } from './trials/memory.ts';
 import { storeTrials } from './trials/stores.ts';
 
 const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string', multiple: true }, out: { type: 'string' } } });
-const { quick, only, out = fileURLToPath(new URL('./results/', import.meta.url)) } = values;
-const trials = [...callTrials, ...connectTrials, ...faultTrials, ...memoryTrials, ...storeTrials, ...growthTrials].filter(({ name }) => !only || only.some((part) => name.includes(part)));
+const { quick, only } = values;
+const all = [...callTrials, ...connectTrials, ...faultTrials, ...memoryTrials, ...storeTrials, ...growthTrials];
+const unknown = only?.find((part) => !all.some(({ name }) => name.includes(part)));
+if (unknown !== undefined) {
+  console.error(`--only ${unknown}: there is no such trial. There are ${all.map(({ name }) => name).join(', ')}.`);
+  process.exit(2);
+}
+const trials = all.filter(({ name }) => !only || only.some((part) => name.includes(part)));
+// The results that are committed are those of all trials in full.
+const out = values.out ?? (quick || only ? undefined : fileURLToPath(new URL('./results/', import.meta.url)));
+/** Takes the place of the line before. */
+const progress = process.stderr.isTTY ? (text: string) => process.stderr.write(`\r\x1b[K${text}`) : () => false;
 
 const started = performance.now();
 const loadBefore = loadavg()[0] as number;
@@ -33,20 +44,21 @@ const results: Result[] = [];
 let facts: string[] = [];
 for (const trial of trials) {
   const begun = performance.now();
-  results.push(...(await run(trial, bench, (round, rounds) => process.stderr.write(`\r\x1b[K${trial.name}: round ${round} of ${rounds}`))));
-  process.stderr.write(`\r\x1b[K${trial.name}: ${((performance.now() - begun) / 1000).toFixed(0)} s\n`);
+  results.push(...(await run(trial, bench, (round, rounds) => progress(`${trial.name}: round ${round} of ${rounds}`))));
+  progress('');
+  process.stderr.write(`${trial.name}: ${((performance.now() - begun) / 1000).toFixed(0)} s\n`);
+  facts = whatIsKnown();
   // After each, so that a run that is stopped has not been for nothing.
-  await save();
+  if (out !== undefined) await save(out);
 }
 console.log(`\n${facts.join('\n')}\n\n${terminal(results)}`);
 
-async function save(): Promise<void> {
-  facts = whatIsKnown();
-  await mkdir(out, { recursive: true });
-  await writeFile(join(out, 'results.json'), `${JSON.stringify({ facts, results }, undefined, 2)}\n`);
-  await writeFile(join(out, 'results.md'), markdown(results, facts));
-  await writeFile(join(out, 'results.svg'), plot(results));
-  if (results.some(({ point }) => point)) await writeFile(join(out, 'growth.svg'), growthPlot(results));
+async function save(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  await writeFile(join(directory, 'results.json'), `${JSON.stringify({ facts, results }, undefined, 2)}\n`);
+  await writeFile(join(directory, 'results.md'), markdown(results, facts));
+  await writeFile(join(directory, 'results.svg'), plot(results));
+  if (results.some(({ point }) => point)) await writeFile(join(directory, 'growth.svg'), growthPlot(results));
 }
 
 function whatIsKnown(): string[] {
