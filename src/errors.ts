@@ -181,7 +181,7 @@ named({
  */
 export function named(classes: Readonly<Record<string, { readonly prototype: Error }>>): void {
   for (const [value, each] of Object.entries(classes)) {
-    for (const place of [each, each.prototype]) Object.defineProperty(place, 'name', { value, configurable: true, writable: true });
+    for (const place of [each, each.prototype]) Object.defineProperty(place, 'name', { value, writable: true });
   }
 }
 

@@ -17,6 +17,19 @@ export function openChannel(_name: string): BroadcastChannel | undefined {
   return undefined;
 }
 
+/** What to look at when a server cannot be reached, by what the error says. */
+const HINTS: readonly (readonly [sign: RegExp, hint: string])[] = [
+  [/^spawn .*ENOENT/, ' Is the command installed and on PATH, and is there such a cwd?'],
+  [/EPROTO|WRONG_VERSION|PACKET_LENGTH/, ' If that port speaks plain HTTP, the URL must begin with http://.'],
+  [/ECONNREFUSED|ENOTFOUND|ETIMEDOUT|EHOST|ENET|EAI_/, ' Is the server running, and are host and port right?'],
+];
+
+/** Ends a message with it, if there is anything to say. `fetch` says no more than that it failed, but its error has a cause. */
+export function hintOf({ message, cause }: Error): string {
+  const said = `${message} ${String((cause as { code?: unknown } | undefined)?.code)}`;
+  return HINTS.find(([sign]) => sign.test(said))?.[1] ?? '';
+}
+
 /** Makes links to a server that is started as a child process and spoken to over its standard input and output. */
 export function commandConnector({ command, args, env, cwd }: CommandTarget): Connector {
   return {

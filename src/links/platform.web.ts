@@ -17,6 +17,11 @@ export function openChannel(name: string): BroadcastChannel | undefined {
   }
 }
 
+/** A browser tells no page why. */
+export function hintOf(_error: Error): string {
+  return '';
+}
+
 export function commandConnector({ command }: CommandTarget): Connector {
   throw new TypeError(`a command ("${command}") can be started on Node only; here the target must be a URL or a function that makes a transport`);
 }

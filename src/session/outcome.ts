@@ -1,3 +1,4 @@
+import { hintOf } from '#platform';
 import { BadServerError, DeadlineError, OutcomeUnknownError, RateLimitedError, RefusedError, RepriseError, SessionLostError, UnreachableError } from '../errors.ts';
 import type { JSONRPCErrorResponse, JSONRPCRequest } from '@modelcontextprotocol/sdk/types.js';
 import type { HttpFailure } from '../links/http-failure.ts';
@@ -75,12 +76,16 @@ export function handshakeError(ending: Ending, where: string, pipe: boolean): Er
     case 'unreadable':
       return badServer(`${where} does not speak MCP there: ${oneLine(ending.error)}`);
     case 'not-sent':
-      return new UnreachableError(`${where} could not be reached: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: ending.permanent });
+      return unreachable(`${where} could not be reached`, ending.error, ending.permanent);
     case 'cut':
-      return new UnreachableError(`${where} was there, but the connection broke off during the handshake: ${oneLine(ending.error)}.`, { cause: ending.error, permanent: pipe || isPermanent(ending.error) });
+      return unreachable(`${where} was there, but the connection broke off during the handshake`, ending.error, pipe || isPermanent(ending.error));
     case 'aborted':
       return new UnreachableError(`The handshake with ${where} was given up.`, { permanent: true });
   }
+}
+
+function unreachable(happened: string, cause: Error, permanent: boolean | undefined): UnreachableError {
+  return new UnreachableError(`${happened}: ${oneLine(cause)}.`, { advice: `No call was sent.${hintOf(cause)}`, cause, permanent });
 }
 
 function handshakeRefusal(failure: HttpFailure, where: string): Error {

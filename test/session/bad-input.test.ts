@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BadServerError, connect, memoryStore, ResilientClient, SessionTransport, type Store, type Target } from '../../src/index.ts';
+import { BadServerError, connect, type ConnectOptions, memoryStore, ResilientClient, SessionTransport, type Store, type Target } from '../../src/index.ts';
+import { freePort } from '../support/ports.ts';
 import { type FixtureProcess, startServer } from '../support/server.ts';
 
 /** Item 8 of what must hold: what makes no sense is said at once, and a stored record that makes no sense costs one warning. */
@@ -86,15 +87,34 @@ describe('an option that makes no sense is a TypeError or RangeError at once, wh
 });
 
 describe('connecting', () => {
-  const failure = async (target: Target) => connect(target, { timeout: { connect: 60_000 } }).then(undefined, (error: unknown) => error as Error);
+  const failure = async (target: Target, options: ConnectOptions = {}) =>
+    connect(target, { timeout: { connect: 60_000 }, ...options }).then(undefined, (error: unknown) => error as Error);
 
-  it('fails at once where waiting cannot help: no such command', async () => {
-    expect(await failure({ command: 'no-such-command-here' })).toMatchObject({ code: 'UNREACHABLE', permanent: true, message: expect.stringContaining('no-such-command-here') });
+  it.each([
+    ['such command', { command: 'no-such-command-here' }, /no-such-command-here.*No call was sent\. Is the command installed and on PATH/],
+    ['such directory to start it in', { command: process.execPath, cwd: '/no/such/directory' }, /No call was sent\. .*is there such a cwd/],
+  ])('fails at once where waiting cannot help, and says where to look: no %s', async (_what, target, message) => {
+    expect(await failure(target)).toMatchObject({ code: 'UNREACHABLE', permanent: true, message: expect.stringMatching(message) });
   });
 
-  it('fails at once where waiting cannot help: no TLS on that port', async () => {
+  it.each([
+    ['node:http', {}],
+    ['fetch', { fetch: globalThis.fetch }],
+  ])('fails at once where waiting cannot help, and says where to look: no TLS on that port, over %s', async (_requester, over) => {
     await using server = await startServer();
-    expect(await failure(server.url.href.replace('http:', 'https:'))).toMatchObject({ code: 'UNREACHABLE', permanent: true, message: expect.not.stringContaining('\n') });
+    // `.` is no line break, and there must be none.
+    const message = expect.stringMatching(/^.*No call was sent\. .*must begin with http:\/\/\.$/);
+    expect(await failure(server.url.href.replace('http:', 'https:'), over)).toMatchObject({ code: 'UNREACHABLE', permanent: true, message });
+  });
+
+  it.each([
+    ['node:http', {}],
+    ['fetch', { fetch: globalThis.fetch }],
+  ])('says what became of it and where to look where nobody listens, over %s', async (_requester, over) => {
+    const error = await failure(`http://127.0.0.1:${await freePort()}/mcp`, { retry: false, ...over });
+    expect(error).toMatchObject({ code: 'UNREACHABLE', permanent: false, message: expect.stringMatching(/could not be reached: .*ECONNREFUSED.*\. No call was sent\. Is the server running, and are host and port right\?$/) });
+    // What is told of each attempt is short.
+    expect(error).toMatchObject({ reason: expect.not.stringContaining('No call') });
   });
 
   it.each([

@@ -228,7 +228,7 @@ describe('a server that is started as a child process', () => {
     const heard = heardFrom(client);
     const error = await failure(client.connect());
     expect(error).toBeInstanceOf(UnreachableError);
-    expect(error.message).toMatch(/no-such-command.*ENOENT/);
+    expect(error.message).toMatch(/no-such-command.*ENOENT\. No call was sent\. Is the command installed/);
     expect(heard.retry).toEqual([]);
   });
 
