@@ -16,8 +16,9 @@ function open(client: Socket, target: number, roundTrip: number): void {
   peak = Math.max(peak, sockets.size);
   client.once('close', () => sockets.delete(client));
   const server = connect(target, '127.0.0.1');
-  // The kernel has said yes to the client already: what it sends first waits for as long as it would have waited for that.
-  carry(client, server, roundTrip / 2, performance.now() + roundTrip);
+  // The kernel has said yes to the client already: what it sends first waits for as long as it would have waited for that, and is on its
+  // way then.
+  carry(client, server, roundTrip / 2, performance.now() + roundTrip * 1.5);
   carry(server, client, roundTrip / 2, 0);
 }
 

@@ -35,6 +35,9 @@ let runs: Map<string, number> | undefined;
 const holding = new Map<string, Held>();
 let eventStore = false;
 let streams = 0;
+/** So many may wait to be accepted: where a crowd is more, the kernel resets some, and that is no matter of the client's. */
+const BACKLOG = 4096;
+
 let opened = 0;
 let peak = 0;
 let requests = 0;
@@ -132,7 +135,7 @@ function event(message: object | undefined): string {
 
 const controls = {
   /** Returns the port, and when it began to listen (Unix time in ms). */
-  listen: async (port: number) => ({ port: await listen(server, port), at: Date.now() }),
+  listen: async (port: number) => ({ port: await listen(server, port, BACKLOG), at: Date.now() }),
   count: () => ({ sockets: sockets.size, opened, peak, requests }),
   /** Counts from here on. */
   reset: () => {

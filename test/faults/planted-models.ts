@@ -99,7 +99,7 @@ export const RACES: readonly PlantedBug[] = [
   {
     name: 'connect() has its time after that of the close() before',
     file: 'client.ts',
-    edits: [['timeout: Math.max(1, Math.ceil(connectBy - performance.now())), ', '']],
+    edits: [['timeout: Math.max(1, Math.ceil(limit.by - performance.now())), ', '']],
     caughtBy: race('connect.. against close.. and a store that says nothing'),
   },
   {
@@ -117,7 +117,7 @@ export const RACES: readonly PlantedBug[] = [
   {
     name: 'a subscription that breaks off on the next session is given up',
     file: 'session/negotiator.ts',
-    edits: [['if (!broke || tries >= MOST_REPEATS || performance', 'if (!broke || tries >= MOST_REPEATS - 3 || performance']],
+    edits: [['if (!broke(outcome) || tries >= MOST_REPEATS || performance', 'if (!broke(outcome) || tries >= MOST_REPEATS - 3 || performance']],
     caughtBy: race('a subscription that is to hold on the next session'),
   },
 ];
