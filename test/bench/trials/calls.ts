@@ -1,5 +1,6 @@
+import { startClient } from '../lab.ts';
 import { atLeast, atMost, type Trial } from '../trial.ts';
-import { endClients, warmClients } from './clients.ts';
+import { endClients, warmClients, warmUp } from './clients.ts';
 
 const sequential: Trial = {
   name: 'sequential',
@@ -7,12 +8,23 @@ const sequential: Trial = {
   figures: [
     { key: 'p50', title: 'sequential call, p50', unit: 'ms', goal: atMost(0.55) },
     { key: 'cpu', title: 'client CPU per call, sequential', unit: 'µs', goal: atMost(0.35) },
+    { key: 'fetch', title: 'sequential call, p50, ours over fetch', unit: 'ms' },
   ],
   async begin(bench) {
     const clients = await warmClients(bench);
+    // Settings of fetch, of which there are none: requests go through it all the same, as the SDK's do.
+    const overFetch = startClient('ours');
+    await warmUp(overFetch, bench, { ours: { requestInit: {} } });
     return {
-      sample: (who) => clients[who].ask('load', { count: 300, inFlight: 1 }),
-      end: () => endClients(clients),
+      async sample(who) {
+        const measured = await clients[who].ask('load', { count: 300, inFlight: 1 });
+        const { p50 } = who === 'ours' ? await overFetch.ask('load', { count: 300, inFlight: 1 }) : measured;
+        return { ...measured, fetch: p50 };
+      },
+      async end() {
+        await endClients(clients);
+        await overFetch.child.kill();
+      },
     };
   },
 };

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ClientControls } from '../client.process.ts';
-import { CONTENDERS, type ContenderName } from '../contender.ts';
+import { CONTENDERS, type ContenderName, type ContenderOptions } from '../contender.ts';
 import { startClient } from '../lab.ts';
 import type { Remote } from '../remote.ts';
 import type { Bench } from '../trial.ts';
@@ -14,13 +14,15 @@ export function startClients(flags: string[] = []): Clients {
 }
 
 /** A client of each, warm: what a call costs is measured, and not what the first ones do, nor the compiler beside them. */
-export async function warmClients({ server, quick }: Bench, flags: string[] = [], calls = quick ? 1000 : 4000): Promise<Clients> {
+export async function warmClients(bench: Bench, flags: string[] = []): Promise<Clients> {
   const clients = startClients(flags);
-  for (const client of Object.values(clients)) {
-    await client.ask('connect', { url: server.url });
-    await client.ask('load', { count: calls, inFlight: 16 });
-  }
+  for (const client of Object.values(clients)) await warmUp(client, bench);
   return clients;
+}
+
+export async function warmUp(client: Remote<ClientControls>, { server, quick }: Bench, options: ContenderOptions = {}): Promise<void> {
+  await client.ask('connect', { url: server.url, options });
+  await client.ask('load', { count: quick ? 1000 : 4000, inFlight: 16 });
 }
 
 /** A directory of its own. */

@@ -66,7 +66,7 @@ function stored(list: boolean): Trial {
     figures: [
       {
         key: 'time',
-        title: `new process, stored session, 50 ms: first answer${list ? ', with the list of tools' : ''}`,
+        title: `new process, stored session, 50 ms: first answer${list ? ', with the list of tools (ours: from the store)' : ''}`,
         unit: 'ms',
         as: 'value',
         goal: TWO_TRIPS,
@@ -103,7 +103,7 @@ const oneOff: Trial = {
   contenders: ['sdk', 'ours'],
   figures: [
     { key: 'fresh', title: 'new process, one-off call, 50 ms round trip', unit: 'ms', goal: atMost(0.72) },
-    { key: 'stored', title: 'new process, one-off call with a store, 50 ms round trip', unit: 'ms', goal: atMost(0.35) },
+    { key: 'stored', title: 'new process, one-off call with a store, 50 ms round trip (bare SDK: without)', unit: 'ms', goal: atMost(0.35) },
   ],
   async begin(bench) {
     const { url } = bench.far;
@@ -136,7 +136,7 @@ const batch: Trial = {
   name: 'batch',
   rounds: { quick: 2, full: 9 },
   contenders: ['sdk', 'ours'],
-  figures: [{ key: 'time', title: '1,000 calls: JSON arrays (ours), one by one (bare SDK)', unit: 'ms', goal: atMost(0.12) }],
+  figures: [{ key: 'time', title: '1,000 calls: JSON arrays (ours, `wire: \'array\'`), one by one (bare SDK)', unit: 'ms', goal: atMost(0.12) }],
   async begin({ server }) {
     const clients = startClients();
     for (const who of ['sdk', 'ours'] as const) {
