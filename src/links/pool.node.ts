@@ -18,11 +18,11 @@ const SOCKET = { keepAlive: true, keepAliveInitialDelay: 1000, noDelay: true, ti
 const EARLY = 1000;
 
 /** On the socket itself, which is quicker than a map beside it. */
-const IDLE_SINCE = Symbol('idle since');
+const SENT_AT = Symbol('sent at');
 const OPENING = Symbol('opening');
 type Pooled = Duplex & {
-  /** When it was last used, on the clock of `performance.now()`. */
-  [IDLE_SINCE]?: number;
+  /** When its last request went out, on the clock of `performance.now()`. */
+  [SENT_AT]?: number;
   /** It was opened early, and is not ready yet. */
   [OPENING]?: boolean;
 };
@@ -55,11 +55,6 @@ export class Pool {
     const settings: http.AgentOptions = { ...SOCKET, scheduling: 'lifo' };
     this.#secure = secure;
     this.agent = secure ? new https.Agent(settings) : new http.Agent(settings);
-    const keep = this.agent.keepSocketAlive.bind(this.agent);
-    this.agent.keepSocketAlive = (socket: Pooled) => {
-      socket[IDLE_SINCE] = performance.now();
-      return keep(socket);
-    };
     this.#open = this.agent.createConnection.bind(this.agent);
     this.agent.createConnection = (options, ready) => this.#take(options) ?? this.#open(options, ready);
   }
@@ -101,30 +96,35 @@ export class Pool {
 
   /** A connection to the same server has broken off: those that only wait may be dead as well, and a call on one of them would be lost. */
   dropIdle(): void {
-    this.#early?.socket.destroy();
-    for (const sockets of Object.values(this.agent.freeSockets)) for (const socket of [...(sockets ?? [])]) socket.destroy();
+    this.#dropEarly();
+    for (const sockets of Object.values(this.agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
   }
 
   /**
    * Gives up sockets whose time is over. The agent has timers for that; but a program that was busy for long makes its next request before
-   * they fire, and it would go out on a socket that the server has closed.
+   * they fire, and it would go out on a socket that the server has closed. Nor does it know when the server was done with the last request,
+   * for it may have read the answer late: what it knows is when it asked.
    */
   weed(): void {
     const { freeSockets } = this.agent;
     const over = performance.now() - IDLE_SOCKET;
     for (const name in freeSockets) {
       for (const socket of freeSockets[name] ?? []) {
-        // The oldest come first.
-        if (((socket as Pooled)[IDLE_SINCE] ?? over) >= over) break;
-        socket.destroy();
+        if (((socket as Pooled)[SENT_AT] ?? 0) < over) socket.destroy();
       }
     }
   }
 
   /** Closes idle connections and everything in flight. */
   close(): void {
-    this.#early?.socket.destroy();
+    this.#dropEarly();
     this.agent.destroy();
+  }
+
+  #dropEarly(): void {
+    this.#early?.stop();
+    this.#early?.socket.destroy();
+    this.#early = undefined;
   }
 
   #take({ host, port, servername = '' }: https.RequestOptions): Socket | undefined {
@@ -141,6 +141,11 @@ export class Pool {
     socket.ref();
     return socket;
   }
+}
+
+/** A request goes out on a socket. */
+export function markSent(socket: Pooled): void {
+  socket[SENT_AT] = performance.now();
 }
 
 /** Whether what is written to a socket goes out at once. */

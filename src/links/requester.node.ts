@@ -2,7 +2,7 @@ import * as http from 'node:http';
 import * as https from 'node:https';
 import { StringDecoder } from 'node:string_decoder';
 import { urlToHttpOptions } from 'node:url';
-import { isOpen, Pool } from './pool.node.ts';
+import { isOpen, markSent, Pool } from './pool.node.ts';
 import { type HttpReply, type HttpRequest, NotSentError, type Requester, type Traffic, UnreadableError } from './requester.ts';
 
 /**
@@ -62,6 +62,7 @@ function send({ method, url, headers, body, signal, onDispatched }: HttpRequest,
     request.once('socket', (socket) => {
       // It could not even begin to connect: its error follows.
       if (socket.destroyed) return;
+      markSent(socket);
       // A socket from the pool may carry the request at once: from then on nobody knows.
       if (isOpen(socket)) onConnected();
       else socket.once(secure ? 'secureConnect' : 'connect', onConnected);

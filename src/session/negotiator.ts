@@ -252,7 +252,7 @@ export class Negotiator {
     { by, timeout }: TimeLimit,
     message: JSONRPCNotification = { jsonrpc: '2.0', method: 'notifications/initialized' },
   ): Promise<ActiveSession> {
-    if (this.#host.options.listen !== false) this.#connector.warm?.('GET');
+    if (!scope.aborted && this.#host.options.listen !== false) this.#connector.warm?.('GET');
     const ending = await this.#tell(session.link, message, scope, by);
     scope.throwIfAborted();
     if (ending.type === 'aborted') throw late('notifications/initialized', timeout);

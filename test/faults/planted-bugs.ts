@@ -146,7 +146,7 @@ export const SLOW: readonly PlantedBug[] = [
   {
     name: 'a connection that is opened early outlives close()',
     file: 'links/pool.node.ts',
-    edits: [['    this.#early?.socket.destroy();\n    this.agent.destroy();\n', '    this.agent.destroy();\n']],
+    edits: [['    this.#dropEarly();\n    this.agent.destroy();\n', '    this.agent.destroy();\n']],
     caughtBy: tests('links/warm', 'is closed after'),
   },
   {
