@@ -241,6 +241,26 @@ it('Where one connection breaks off, those that wait for a call are given up: wh
   expect(server.seen.map(({ socket }) => socket)).toEqual([1, 2, 3]);
 });
 
+it('A connection is not used again 4 s after its last request went out, however late its answer was read: the server may be closing it', async () => {
+  let answer = (): void => {};
+  const server = await scripted((_, res) => void (answer = () => res.end('late')));
+  const http = requester();
+  const began = performance.now();
+  let passed = 0;
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => began + passed);
+  cleanUps.push(() => clock.mockRestore());
+  const asked = status(http, server.url);
+  while (server.seen.length === 0) await turn();
+  passed = 3_900;
+  answer();
+  await asked;
+  passed = 4_100;
+  server.script = ok;
+  await status(http, server.url);
+  await status(http, server.url);
+  expect(server.seen.map(({ socket }) => socket)).toEqual([1, 2, 2]);
+});
+
 it('What a client asks goes over the connection of its handshake, and what the server says of its own accord over another', async () => {
   const server = await scripted(({ method, body }, res) => {
     if (method === 'GET') {
