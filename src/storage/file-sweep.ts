@@ -64,6 +64,7 @@ export async function sweepLocks(directory: string, signal: Signal): Promise<voi
 
 async function olderThan(age: number, directory: string, pattern: RegExp, signal: Signal): Promise<string[]> {
   const found: string[] = [];
+  if (signal.aborted) return found;
   try {
     for await (const { name } of await opendir(directory, { bufferSize: PORTION })) {
       if (signal.aborted) break;

@@ -39,6 +39,18 @@ async function closed(store: Store): Promise<void> {
   await closing;
 }
 
+/** What is looked through for leftovers from now on. */
+function watchListings(): string[] {
+  const listings: string[] = [];
+  patch({
+    opendir: (...args: Parameters<typeof original.opendir>) => {
+      listings.push(String(args[0]));
+      return original.opendir(...args);
+    },
+  });
+  return listings;
+}
+
 async function outcomeOf(work: Promise<unknown>): Promise<unknown> {
   return work.catch((error: unknown) => error);
 }
@@ -147,13 +159,7 @@ describe('The file store: a file system that hangs', () => {
 
   it('looks for leftovers a second after its first use, or when it is closed: no answer waits for the names of all that is stored', async () => {
     await closed(await used());
-    const listings: string[] = [];
-    patch({
-      opendir: (...args: Parameters<typeof original.opendir>) => {
-        listings.push(String(args[0]));
-        return original.opendir(...args);
-      },
-    });
+    const listings = watchListings();
     const store = fileStore(place.directory);
     await store.get('key');
     await store.set('key', 'new');
@@ -173,13 +179,7 @@ describe('The file store: a file system that hangs', () => {
 
   it('does not begin to clean up once the store is closed, whatever was under way then', async () => {
     await closed(await used());
-    const listings: string[] = [];
-    patch({
-      opendir: (...args: Parameters<typeof original.opendir>) => {
-        listings.push(String(args[0]));
-        return original.opendir(...args);
-      },
-    });
+    const listings = watchListings();
     const store = fileStore(place.directory);
     const locking = outcomeOf(store.lock('key', { ttl: 60_000 }));
     await closed(store);
